@@ -1,0 +1,505 @@
+// The planner against an independent brute force: counts of layouts known from the geometry, every
+// multiset from every layout, and the reference figure of kept instances.
+
+#include "plan/planner.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+
+namespace gpuslice::plan {
+namespace {
+
+std::vector<Span> spans(std::initializer_list<uint32_t> starts, uint32_t size) {
+  std::vector<Span> out;
+  for (const uint32_t s : starts) out.push_back({s, size});
+  return out;
+}
+
+std::vector<CiProfile> cis(uint32_t slices) {
+  const std::map<uint32_t, std::vector<CiProfile>> by_slices = {
+      {1, {{{0}, "1c", 1, spans({0}, 1)}}},
+      {2, {{{0}, "1c", 2, spans({0, 1}, 1)}, {{1}, "2c", 1, spans({0}, 2)}}},
+      {3,
+       {{{0}, "1c", 3, spans({0, 1, 2}, 1)},
+        {{1}, "2c", 1, spans({0}, 2)},
+        {{2}, "3c", 1, spans({0}, 3)}}},
+      {4,
+       {{{0}, "1c", 4, spans({0, 1, 2, 3}, 1)},
+        {{1}, "2c", 2, spans({0, 2}, 2)},
+        {{3}, "4c", 1, spans({0}, 4)}}},
+      {7,
+       {{{0}, "1c", 7, spans({0, 1, 2, 3, 4, 5, 6}, 1)},
+        {{1}, "2c", 3, spans({0, 2, 4}, 2)},
+        {{2}, "3c", 2, spans({0, 4}, 3)},
+        {{3}, "4c", 1, spans({0}, 4)},
+        {{4}, "7c", 1, spans({0}, 7)}}}};
+  return by_slices.at(slices);
+}
+
+// Profiles of A100-SXM4-40GB as `nvidia-smi mig -lgip` and `-lgipp` list them.
+Offer a100() {
+  return {{{{19}, "1g.5gb", 7, {}, spans({0, 1, 2, 3, 4, 5, 6}, 1), cis(1)},
+           {{20}, "1g.5gb+me", 1, {1, 0, 1, 1}, spans({0, 1, 2, 3, 4, 5, 6}, 1), cis(1)},
+           {{15}, "1g.10gb", 4, {1, 0, 0, 0}, spans({0, 2, 4, 6}, 2), cis(1)},
+           {{14}, "2g.10gb", 3, {1, 0, 0, 0}, spans({0, 2, 4}, 2), cis(2)},
+           {{9}, "3g.20gb", 2, {2, 0, 0, 0}, spans({0, 4}, 4), cis(3)},
+           {{5}, "4g.20gb", 1, {2, 0, 0, 0}, spans({0}, 4), cis(4)},
+           {{0}, "7g.40gb", 1, {5, 0, 1, 1}, spans({0}, 8), cis(7)}}};
+}
+
+Offer only(Offer offer, const std::set<uint32_t>& ids) {
+  std::erase_if(offer.profiles, [&](const GiProfile& p) { return !ids.contains(p.id.value); });
+  return offer;
+}
+
+Offer a100_base() { return only(a100(), {19, 14, 9, 5, 0}); }
+
+Offer a30_base() {
+  return {{{{14}, "1g.6gb", 4, {1, 0, 0, 0}, spans({0, 1, 2, 3}, 1), cis(1)},
+           {{5}, "2g.12gb", 2, {2, 0, 0, 0}, spans({0, 2}, 2), cis(2)},
+           {{0}, "4g.24gb", 1, {4, 0, 1, 1}, spans({0}, 4), cis(4)}}};
+}
+
+Offer rtx_pro_6000() {
+  const auto one = spans({0, 3, 6, 9}, 3);
+  const auto two = spans({0, 6}, 6);
+  return {{{{14}, "1g.24gb", 4, {1, 1, 1, 0}, one, cis(1)},
+           {{21}, "1g.24gb+me", 1, {1, 1, 1, 1}, one, cis(1)},
+           {{47}, "1g.24gb+gfx", 4, {1, 1, 1, 0}, one, cis(1)},
+           {{65}, "1g.24gb+me.all", 1, {4, 4, 4, 1}, one, cis(1)},
+           {{67}, "1g.24gb-me", 4, {}, one, cis(1)},
+           {{5}, "2g.48gb", 2, {2, 2, 2, 0}, two, cis(2)},
+           {{35}, "2g.48gb+gfx", 2, {2, 2, 2, 0}, two, cis(2)},
+           {{64}, "2g.48gb+me.all", 1, {4, 4, 4, 1}, two, cis(2)},
+           {{66}, "2g.48gb-me", 2, {}, two, cis(2)},
+           {{0}, "4g.96gb", 1, {4, 4, 4, 1}, spans({0}, 12), cis(4)},
+           {{32}, "4g.96gb+gfx", 1, {4, 4, 4, 1}, spans({0}, 12), cis(4)}}};
+}
+
+// --- an independent brute force
+// --------------------------------------------------------------------------------
+
+using Layout = std::set<std::pair<Span, uint32_t>>;  // (placement, profile id)
+using Multiset = std::multiset<uint32_t>;
+
+bool overlap(Span a, Span b) { return a.start < b.start + b.size && b.start < a.start + a.size; }
+
+struct Rules {
+  bool engines = false;  // media engines are counted as well as overlap and counts
+};
+
+bool can_add(const Offer& offer, const Layout& layout, const GiProfile& p, Span s, Rules rules) {
+  uint32_t same = 0;
+  Engines sum = p.engines;
+  Engines most;
+  for (const GiProfile& q : offer.profiles) {
+    most.dec = std::max(most.dec, q.engines.dec);
+    most.enc = std::max(most.enc, q.engines.enc);
+    most.jpeg = std::max(most.jpeg, q.engines.jpeg);
+    most.ofa = std::max(most.ofa, q.engines.ofa);
+  }
+  for (const auto& [span, id] : layout) {
+    if (overlap(span, s)) return false;
+    if (id == p.id.value) ++same;
+    const Engines& e = offer.find(ProfileId{id})->engines;
+    sum.dec += e.dec;
+    sum.enc += e.enc;
+    sum.jpeg += e.jpeg;
+    sum.ofa += e.ofa;
+  }
+  if (same >= p.most) return false;
+  return !rules.engines || (sum.dec <= most.dec && sum.enc <= most.enc && sum.jpeg <= most.jpeg &&
+                            sum.ofa <= most.ofa);
+}
+
+std::set<Layout> all_layouts(const Offer& offer, Rules rules = {}) {
+  std::set<Layout> seen = {Layout{}};
+  std::vector<Layout> todo = {Layout{}};
+  while (!todo.empty()) {
+    const Layout layout = todo.back();
+    todo.pop_back();
+    for (const GiProfile& p : offer.profiles)
+      for (const Span s : p.placements) {
+        if (!can_add(offer, layout, p, s, rules)) continue;
+        Layout next = layout;
+        next.insert({s, p.id.value});
+        if (seen.insert(next).second) todo.push_back(std::move(next));
+      }
+  }
+  seen.erase(Layout{});
+  return seen;  // the empty one is not counted, as in the published figures
+}
+
+Multiset multiset_of(const Layout& layout) {
+  Multiset out;
+  for (const auto& [span, id] : layout) out.insert(id);
+  return out;
+}
+
+std::map<Multiset, std::vector<Layout>> by_multiset(const std::set<Layout>& layouts) {
+  std::map<Multiset, std::vector<Layout>> out;
+  for (const Layout& layout : layouts) out[multiset_of(layout)].push_back(layout);
+  return out;
+}
+
+size_t count_maximal(const Offer& offer, const std::set<Layout>& layouts) {
+  return static_cast<size_t>(
+      std::count_if(layouts.begin(), layouts.end(), [&](const Layout& layout) {
+        for (const GiProfile& p : offer.profiles)
+          for (const Span s : p.placements)
+            if (can_add(offer, layout, p, s, {})) return false;
+        return true;
+      }));
+}
+
+uint32_t open_of(const Offer& offer, const Layout& layout, Rules rules) {
+  uint32_t n = 0;
+  for (const GiProfile& p : offer.profiles)
+    for (const Span s : p.placements) n += can_add(offer, layout, p, s, rules) ? 1U : 0U;
+  return n;
+}
+
+size_t kept_between(const Layout& a, const Layout& b) {
+  return static_cast<size_t>(
+      std::count_if(a.begin(), a.end(), [&](const auto& x) { return b.contains(x); }));
+}
+
+// --- plans on layouts
+// --------------------------------------------------------------------------------------------
+
+std::vector<Gi> gis_of(const Layout& layout, const std::set<Span>& busy = {}) {
+  std::vector<Gi> out;
+  uint32_t id = 1;
+  for (const auto& [span, profile] : layout)
+    out.push_back({GiId{id++}, ProfileId{profile}, span, busy.contains(span), {}});
+  return out;
+}
+
+std::vector<WantedGi> wish_of(const Multiset& multiset) {
+  std::vector<WantedGi> out;
+  for (const uint32_t id : multiset) out.push_back({ProfileId{id}, std::nullopt, std::nullopt});
+  return out;
+}
+
+// Executes a plan as a board would, step by step; an EXPECT fails where the board would refuse.
+Layout execute(const Offer& offer, const std::vector<Gi>& there, const Plan& plan) {
+  Layout layout;
+  std::map<Span, std::vector<Span>> inside;
+  for (const Gi& gi : there) {
+    layout.insert({gi.placement, gi.profile.value});
+    for (const Ci& ci : gi.cis) inside[gi.placement].push_back(ci.placement);
+  }
+  for (const Step& step : plan.steps) {
+    switch (step.op) {
+      case Step::Op::kDestroyCi: {
+        auto& in = inside[step.gi_placement];
+        const auto it = std::find(in.begin(), in.end(), step.placement);
+        EXPECT_NE(it, in.end()) << "destroys a compute instance that is not there";
+        if (it != in.end()) in.erase(it);
+        break;
+      }
+      case Step::Op::kDestroyGi:
+        EXPECT_TRUE(inside[step.placement].empty())
+            << "destroys a GPU instance with compute instances";
+        EXPECT_EQ(layout.erase({step.placement, step.profile.value}), 1U);
+        break;
+      case Step::Op::kCreateGi:
+        EXPECT_TRUE(can_add(offer, layout, *offer.find(step.profile), step.placement, {true}));
+        layout.insert({step.placement, step.profile.value});
+        break;
+      case Step::Op::kCreateCi:
+        for (const Span other : inside[step.gi_placement])
+          EXPECT_FALSE(overlap(other, step.placement));
+        inside[step.gi_placement].push_back(step.placement);
+        break;
+    }
+  }
+  return layout;
+}
+
+const Plan& plan_of(const Outcome& outcome) {
+  const Plan* plan = std::get_if<Plan>(&outcome);
+  EXPECT_NE(plan, nullptr) << (plan ? "" : std::get<Impossible>(outcome).reason);
+  static const Plan kNone;
+  return plan ? *plan : kNone;
+}
+
+const Impossible& impossible_of(const Outcome& outcome) {
+  const Impossible* impossible = std::get_if<Impossible>(&outcome);
+  EXPECT_NE(impossible, nullptr);
+  static const Impossible kNone;
+  return impossible ? *impossible : kNone;
+}
+
+// --- oracles
+// ---------------------------------------------------------------------------------------------------------
+
+TEST(Layouts, CountsAreThoseOfTheGeometry) {
+  const auto base = all_layouts(a100_base());
+  EXPECT_EQ(base.size(), 297U);
+  EXPECT_EQ(count_maximal(a100_base(), base), 19U);
+  EXPECT_EQ(by_multiset(base).size(), 37U);
+  const auto seven = all_layouts(a100());
+  EXPECT_EQ(seven.size(), 2318U);
+  EXPECT_EQ(count_maximal(a100(), seven), 239U);
+  EXPECT_EQ(by_multiset(seven).size(), 127U);
+  const auto a30 = all_layouts(a30_base());
+  EXPECT_EQ(a30.size(), 25U);
+  EXPECT_EQ(count_maximal(a30_base(), a30), 5U);
+  EXPECT_EQ(by_multiset(a30).size(), 9U);
+}
+
+TEST(Layouts, MediaEnginesForbidNothingOnA100) {
+  EXPECT_EQ(all_layouts(a100(), {true}).size(), 2318U);
+}
+
+TEST(Layouts, RtxPro6000CountsInUnitsOfATwelfth) {
+  // Counted here, by overlap, counts and the media-engine budget (4 NVDEC, 4 NVENC, 4 JPEG, 1 OFA).
+  const auto layouts = all_layouts(rtx_pro_6000(), {true});
+  EXPECT_EQ(layouts.size(), 716U);
+  EXPECT_EQ(by_multiset(layouts).size(), 114U);
+}
+
+TEST(Planner, MakesEveryMultisetFromEveryLayoutAsBruteForceWould) {
+  const Offer offer = a100();
+  const auto layouts = all_layouts(offer);
+  const auto multisets = by_multiset(layouts);
+  ASSERT_EQ(multisets.size(), 127U);
+  Random random(2318);
+  std::vector<Layout> starts(layouts.begin(), layouts.end());
+  size_t checked = 0;
+  for (const Layout& start : starts) {
+    const std::vector<Gi> there = gis_of(start);
+    // Each start against some multisets, so that all pairs of a large sample are seen in a second.
+    for (const auto& [multiset, targets] : multisets) {
+      if (!random.chance(1, 8)) continue;
+      ++checked;
+      const Outcome outcome = make_plan(offer, there, wish_of(multiset));
+      const Plan& plan = plan_of(outcome);
+      const Layout end = execute(offer, there, plan);
+      ASSERT_EQ(multiset_of(end), multiset);
+      size_t best_kept = 0;
+      for (const Layout& target : targets)
+        best_kept = std::max(best_kept, kept_between(start, target));
+      ASSERT_EQ(kept_between(start, end), best_kept);
+      uint32_t best_open = 0;
+      for (const Layout& target : targets)
+        if (kept_between(start, target) == best_kept)
+          best_open = std::max(best_open, open_of(offer, target, {true}));
+      ASSERT_EQ(plan.left_open, best_open);
+      ASSERT_EQ(plan.gis_destroyed, start.size() - best_kept);
+      ASSERT_EQ(plan.gis_created, multiset.size() - best_kept);
+    }
+  }
+  EXPECT_GT(checked, 30'000U);
+}
+
+TEST(Planner, WorksInTwelfths) {
+  const Offer offer = rtx_pro_6000();
+  const auto multisets = by_multiset(all_layouts(offer, {true}));
+  for (const auto& [from, starts] : multisets)
+    for (const auto& [to, targets] : multisets) {
+      const std::vector<Gi> there = gis_of(starts.front());
+      const Outcome outcome = make_plan(offer, there, wish_of(to));
+      ASSERT_EQ(multiset_of(execute(offer, there, plan_of(outcome))), to);
+    }
+}
+
+// The driver's own choice of a place, replayed from its published sequences (ids 0; 1-2; 3-6; 7-14
+// cover all, halves, quarters, eighths of the slices): the free id that leaves most valid ids free;
+// the lowest of equals.
+class DriverChoice {
+ public:
+  std::optional<Span> create(uint32_t profile) {
+    const auto [low, high, any] = range(profile);
+    std::optional<uint32_t> best;
+    size_t best_left = 0;
+    for (uint32_t id = low; id <= high; ++id) {
+      if (!(any || counted(id)) || !free(id)) continue;
+      size_t left = 0;
+      for (uint32_t other = 0; other < 15; ++other)
+        if (counted(other) && free(other) && !overlap(span(other), span(id))) ++left;
+      if (!best || left > best_left) {
+        best = id;
+        best_left = left;
+      }
+    }
+    if (!best) return std::nullopt;
+    live_.push_back(*best);
+    return span(*best);
+  }
+
+ private:
+  struct Range {
+    uint32_t low, high;
+    bool any;
+  };
+  static Range range(uint32_t profile) {
+    switch (profile) {
+      case 0:
+        return {0, 0, true};
+      case 5:
+        return {1, 2, false};
+      case 9:
+        return {1, 2, true};
+      case 14:
+        return {3, 6, false};
+      default:
+        return {7, 14, false};
+    }
+  }
+  static Span span(uint32_t id) {
+    if (id == 0) return {0, 8};
+    if (id <= 2) return {4 * (id - 1), 4};
+    if (id <= 6) return {2 * (id - 3), 2};
+    return {id - 7, 1};
+  }
+  static bool counted(uint32_t id) { return id == 0 || !overlap(span(id), {7, 1}); }
+  bool free(uint32_t id) const {
+    return std::none_of(live_.begin(), live_.end(),
+                        [&](uint32_t l) { return overlap(span(l), span(id)); });
+  }
+  std::vector<uint32_t> live_;
+};
+
+TEST(Planner, KeepsAsManyAsBruteForceOverThe1332ReferenceTransitions) {
+  const Offer offer = a100_base();
+  const auto multisets = by_multiset(all_layouts(offer));
+  ASSERT_EQ(multisets.size(), 37U);
+  size_t transitions = 0;
+  size_t instances = 0;
+  size_t kept = 0;
+  size_t kept_by_brute_force = 0;
+  for (const auto& [from, unused] : multisets) {
+    Layout start;
+    DriverChoice driver;
+    std::vector<uint32_t> largest_first(from.begin(), from.end());
+    const std::map<uint32_t, int> size = {{0, 7}, {5, 4}, {9, 3}, {14, 2}, {19, 1}};
+    std::stable_sort(largest_first.begin(), largest_first.end(),
+                     [&](uint32_t a, uint32_t b) { return size.at(a) > size.at(b); });
+    for (const uint32_t profile : largest_first) {
+      const auto span = driver.create(profile);
+      ASSERT_TRUE(span.has_value());
+      start.insert({*span, profile});
+    }
+    for (const auto& [to, targets] : multisets) {
+      if (from == to) continue;
+      ++transitions;
+      instances += start.size();
+      const Outcome outcome = make_plan(offer, gis_of(start), wish_of(to));
+      kept += plan_of(outcome).kept.size();
+      size_t best = 0;
+      for (const Layout& target : targets) best = std::max(best, kept_between(start, target));
+      kept_by_brute_force += best;
+    }
+  }
+  EXPECT_EQ(transitions, 1332U);
+  EXPECT_EQ(instances, 4212U);
+  EXPECT_EQ(kept_by_brute_force, 1510U);
+  EXPECT_EQ(kept, 1510U);
+}
+
+// --- rules
+// -----------------------------------------------------------------------------------------------------------
+
+TEST(Planner, SamePlanForTheSameInput) {
+  const std::vector<Gi> there = gis_of({{{4, 4}, 9}, {{0, 1}, 19}});
+  const auto wish = wish_of({14, 14, 19});
+  EXPECT_EQ(plan_of(make_plan(a100(), there, wish)).steps,
+            plan_of(make_plan(a100(), there, wish)).steps);
+}
+
+TEST(Planner, NothingToDoIsNoStep) {
+  std::vector<Gi> there = gis_of({{{0, 4}, 9}});
+  there[0].cis = {{CiId{0}, ProfileId{2}, {0, 3}, false}};
+  const Plan plan = plan_of(make_plan(a100(), there, wish_of({9})));
+  EXPECT_TRUE(plan.steps.empty());
+  ASSERT_EQ(plan.kept.size(), 1U);
+  EXPECT_EQ(plan.kept[0], there[0]);
+}
+
+TEST(Planner, GpuInstanceWithoutComputeInstanceIsADifference) {
+  const std::vector<Gi> there = gis_of({{{0, 4}, 9}});
+  const Plan plan = plan_of(make_plan(a100(), there, wish_of({9})));
+  ASSERT_EQ(plan.steps.size(), 1U);
+  EXPECT_EQ(plan.steps[0].op, Step::Op::kCreateCi);
+  EXPECT_EQ(plan.steps[0].profile, ProfileId{2});
+  EXPECT_FALSE(plan.steps[0].new_gi);
+}
+
+TEST(Planner, ChangingComputeInstancesKeepsTheGpuInstance) {
+  std::vector<Gi> there = gis_of({{{0, 4}, 9}});
+  there[0].cis = {{CiId{0}, ProfileId{0}, {0, 1}, true}, {CiId{1}, ProfileId{0}, {1, 1}, false}};
+  there[0].busy = true;
+  const std::vector<WantedGi> wanted = {
+      {ProfileId{9}, std::nullopt,
+       std::vector<WantedCi>{{ProfileId{0}, {}}, {ProfileId{0}, {}}, {ProfileId{0}, {}}}}};
+  const Plan plan = plan_of(make_plan(a100(), there, wanted));
+  ASSERT_EQ(plan.steps.size(), 1U);
+  EXPECT_EQ(plan.steps[0].op, Step::Op::kCreateCi);
+  EXPECT_EQ(plan.steps[0].placement, (Span{2, 1}));
+  EXPECT_EQ(plan.kept[0].cis.size(), 2U);
+}
+
+TEST(Planner, NeverABusyInstance) {
+  // A busy 3g at slices 4..7: 2 x 2g fit beside it, three do not, though an idle board takes three.
+  const std::vector<Gi> there = gis_of({{{4, 4}, 9}}, {{4, 4}});
+  const Impossible three = impossible_of(make_plan(a100(), there, wish_of({14, 14, 14})));
+  EXPECT_EQ(three.in_the_way, std::vector<GiId>{GiId{1}});
+  EXPECT_EQ(three.reason,
+            "3 x 2g.10gb cannot be made without touching what is in use: GPU instance 1 (3g.20gb "
+            "at 4:4)");
+  EXPECT_EQ(three.nearest, (std::vector<ProfileId>{{14}, {14}}));
+  const Plan plan = plan_of(make_plan(a100(), there, wish_of({9, 14, 14})));
+  EXPECT_EQ(plan.kept.size(), 1U);
+  EXPECT_EQ(plan.gis_destroyed, 0U);
+}
+
+TEST(Planner, EveryRefusalHasItsReasonAndTheNearestThatCan) {
+  const Impossible eight =
+      impossible_of(make_plan(a100(), {}, wish_of({19, 19, 19, 19, 19, 19, 19, 19})));
+  EXPECT_EQ(eight.reason, "8 x 1g.5gb wanted, but at most 7 fit on this GPU");
+  EXPECT_EQ(eight.nearest.size(), 7U);
+  const Impossible unknown = impossible_of(make_plan(a100(), {}, wish_of({77})));
+  EXPECT_EQ(unknown.reason, "this GPU offers no profile with id 77");
+  const Impossible too_much = impossible_of(make_plan(a100(), {}, wish_of({0, 19})));
+  EXPECT_EQ(too_much.reason, "1 x 7g.40gb, 1 x 1g.5gb need 9 memory slices, and this GPU has 8");
+  EXPECT_EQ(too_much.nearest, std::vector<ProfileId>{{0}});
+  const Impossible two_threes = impossible_of(make_plan(a100(), {}, wish_of({9, 5, 19})));
+  EXPECT_EQ(two_threes.nearest, (std::vector<ProfileId>{{5}, {9}}));
+  const Impossible fragments = impossible_of(make_plan(a100(), {}, wish_of({9, 14, 19, 19, 19})));
+  EXPECT_NE(fragments.reason.find("need 9 memory slices"), std::string::npos) << fragments.reason;
+  const Impossible odd =
+      impossible_of(make_plan(a100(), {}, {{{ProfileId{14}, Span{1, 2}, std::nullopt}}}));
+  EXPECT_EQ(odd.reason,
+            "2g.10gb cannot lie at 1:2: 2g.10gb may start at {0,2,4} and takes 2 slices");
+  const Impossible engines = impossible_of(make_plan(rtx_pro_6000(), {}, wish_of({65, 14})));
+  EXPECT_NE(engines.reason.find("do not fit together"), std::string::npos);
+  EXPECT_EQ(engines.nearest.size(), 1U);
+}
+
+TEST(Planner, ExplicitPlacementsAreTaken) {
+  const std::vector<WantedGi> wanted = {{ProfileId{14}, Span{4, 2}, std::nullopt},
+                                        {ProfileId{19}, Span{0, 1}, std::nullopt}};
+  const Layout end = execute(a100(), {}, plan_of(make_plan(a100(), {}, wanted)));
+  EXPECT_EQ(end, (Layout{{{4, 2}, 14}, {{0, 1}, 19}}));
+}
+
+TEST(Planner, AnInstanceOfAnUnknownProfileGoesOrStaysInTheWay) {
+  const std::vector<Gi> idle = gis_of({{{0, 4}, 99}});
+  EXPECT_EQ(plan_of(make_plan(a100(), idle, wish_of({0}))).gis_destroyed, 1U);
+  const std::vector<Gi> busy = gis_of({{{0, 4}, 99}}, {{0, 4}});
+  EXPECT_EQ(impossible_of(make_plan(a100(), busy, wish_of({19}))).in_the_way,
+            std::vector<GiId>{GiId{1}});
+}
+
+}  // namespace
+}  // namespace gpuslice::plan
