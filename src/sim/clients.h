@@ -33,6 +33,8 @@ struct ProcessId {
   friend bool operator==(const ProcessId&, const ProcessId&) = default;
 };
 [[nodiscard]] ProcessId this_process();
+// The last part of argv[0].
+[[nodiscard]] std::string process_name();
 
 // How often this process is the child of a fork. A number remembered from before a fork differs.
 [[nodiscard]] uint32_t fork_depth();

@@ -18,6 +18,7 @@
 
 #include "base/ids.h"
 #include "gpu/board.h"
+#include "sim/default_placement.h"
 #include "sim/ret.h"
 #include "sim/state.h"
 
@@ -27,12 +28,6 @@ namespace gpuslice::sim {
 struct Caller {
   bool admin = false;
   uint16_t client = kNoClient;  // its slot: what it holds itself never stands in its own way
-};
-
-struct Placement {
-  uint8_t start = 0;
-  uint8_t size = 0;
-  friend auto operator<=>(const Placement&, const Placement&) = default;
 };
 
 struct MigDevice {
@@ -63,6 +58,8 @@ struct MigDevices {
 
 [[nodiscard]] MigDevices mig_devices(const State& state, uint32_t gpu);
 // The index of a compute instance among mig_devices().
+// "1g.5gb", or "1c.3g.20gb" where the compute instance is smaller than its GI.
+[[nodiscard]] std::string ci_name(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci);
 [[nodiscard]] std::optional<uint32_t> mig_index(const State& state, uint32_t gpu, uint8_t gi,
                                                 uint8_t ci);
 // GetMaxMigDeviceCount: 0 where MIG is not supported or (unless the quirk is on) not enabled.

@@ -88,7 +88,8 @@ struct Gpu {
   uint8_t ecc_pending = 1;
   uint8_t pad_[4] = {};
 
-  uint32_t chip_id = 0;
+  uint16_t chip_id = 0;
+  uint8_t pad4_[2] = {};
   uint32_t pci_domain = 0;
   uint8_t pci_bus = 0;
   uint8_t pci_device = 0;

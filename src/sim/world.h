@@ -33,9 +33,6 @@
 
 namespace gpuslice::sim {
 
-// The world file's format; with sizeof(State) it must match exactly.
-inline constexpr uint32_t kWorldFormat = 1;
-
 struct GpuOptions {
   std::string board;  // as gpu::find_board() takes it: "A100-SXM4-40GB"
   Sweep sweep = Sweep::kPlain;

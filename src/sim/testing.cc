@@ -1,0 +1,63 @@
+#include "sim/testing.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+namespace gpuslice::sim {
+
+std::unique_ptr<State> test_node(const std::string& board, Sweep sweep, bool mig, uint32_t gpus) {
+  NodeOptions options;
+  options.virtual_clock = true;
+  for (uint32_t i = 0; i < gpus; ++i) options.gpus.push_back({board, sweep});
+  Result<State> made = make_state(options, 1);
+  if (!made) {
+    ADD_FAILURE() << made.error().text();
+    std::abort();
+  }
+  auto state = std::make_unique<State>(*made);
+  for (uint32_t i = 0; mig && i < gpus; ++i) {
+    Ret activation = Ret::kUnknown;
+    EXPECT_EQ(set_mig_mode(*state, i, true, kRoot, activation), Ret::kSuccess);
+    EXPECT_EQ(activation, Ret::kSuccess);
+  }
+  return state;
+}
+
+TempFolder::TempFolder() {
+  std::string name = std::filesystem::temp_directory_path() / "gpuslice-sim-XXXXXX";
+  if (mkdtemp(name.data()) == nullptr) std::abort();
+  path_ = name;
+}
+
+TempFolder::~TempFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+pid_t fork_child(const std::function<int()>& body) {
+  const pid_t pid = fork();
+  if (pid == 0) _exit(body());
+  return pid;
+}
+
+int wait_child(pid_t pid) {
+  int status = 0;
+  if (waitpid(pid, &status, 0) != pid) return -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+bool put_work(State& state, uint16_t client, uint8_t gpu, uint8_t gi, uint8_t ci) {
+  for (Work& work : state.works) {
+    if (work.used) continue;
+    work = {.used = 1, .gpu = gpu, .gi = gi, .ci = ci, .client = client};
+    work.memory_bytes = uint64_t{1} << 30;
+    work.activity_permille = 600;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace gpuslice::sim

@@ -1,0 +1,46 @@
+#pragma once
+
+// What several tests of sim/ start from. Only for tests.
+
+#include <gtest/gtest.h>
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sim/mig.h"
+#include "sim/world.h"
+
+namespace gpuslice::sim {
+
+inline constexpr Caller kRoot{.admin = true, .client = kNoClient};
+
+// A node of one or more equal boards on a virtual clock, MIG switched on where `mig`.
+[[nodiscard]] std::unique_ptr<State> test_node(const std::string& board, Sweep sweep = Sweep::kPlain,
+                                               bool mig = true, uint32_t gpus = 1);
+
+// Removes the folder with everything in it at the end of the test.
+class TempFolder {
+ public:
+  TempFolder();
+  ~TempFolder();
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Forks a child that runs `body` and leaves with what it returns, without running exit handlers.
+[[nodiscard]] pid_t fork_child(const std::function<int()>& body);
+// The exit status of a child; 128 + signal when one killed it.
+[[nodiscard]] int wait_child(pid_t pid);
+
+// A piece of work of `client`, in the first free place. False when there is none.
+bool put_work(State& state, uint16_t client, uint8_t gpu, uint8_t gi, uint8_t ci);
+
+}  // namespace gpuslice::sim

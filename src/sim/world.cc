@@ -1,0 +1,469 @@
+#include "sim/world.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+
+#include "sim/abort_point.h"
+#include "sim/clock.h"
+#include "sim/world_file.h"
+
+namespace gpuslice::sim {
+namespace {
+
+// Descriptors that carry a writer's lock. A child of fork() shares the open file description, and so
+// the lock, of a parent that was writing at that moment; it must close its copy before it does
+// anything else, or the lock would outlive a killed parent. Closing is allowed in a fork handler.
+constexpr size_t kMaxLockDescriptors = 256;
+std::array<std::atomic<int>, kMaxLockDescriptors> lock_descriptors{};  // fd + 1; 0: free
+
+void close_inherited_locks() {
+  for (std::atomic<int>& one : lock_descriptors)
+    if (const int fd = one.exchange(0, std::memory_order_relaxed) - 1; fd >= 0) close(fd);
+}
+
+// The lock that one writer holds: opened for this write, so that every writer, thread or process, has
+// an open file description of its own.
+class WriteLock {
+ public:
+  WriteLock() = default;
+  WriteLock(const WriteLock&) = delete;
+  WriteLock& operator=(const WriteLock&) = delete;
+  ~WriteLock() {
+    if (fd_ < 0) return;
+    abort_point("lock: release");
+    int mine = fd_ + 1;
+    // Not ours any more when a fork handler has closed it already.
+    if (lock_descriptors[at_].compare_exchange_strong(mine, 0)) close(fd_);
+  }
+
+  Status take(const std::string& path) {
+    static const int registered = pthread_atfork(nullptr, nullptr, close_inherited_locks);
+    (void)registered;
+    const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+      return fail(errno == ENOENT ? Code::kNotFound : Code::kNoPermission,
+                  "simulated node: world file {}: cannot be locked for writing: {}; the node was "
+                  "removed, or this process can no longer reach it",
+                  path, std::strerror(errno));
+    if (!remember(fd)) {
+      close(fd);
+      return fail(Code::kUnavailable,
+                  "simulated node: world file {}: this process already writes {} worlds at once; "
+                  "try again",
+                  path, kMaxLockDescriptors);
+    }
+    fd_ = fd;
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_len = 1;
+    while (fcntl(fd, F_OFD_SETLKW, &lock) != 0) {
+      if (errno == EINTR) continue;
+      return fail(Code::kFailed, "simulated node: world file {}: cannot be locked: {}; try again",
+                  path, std::strerror(errno));
+    }
+    abort_point("lock: taken");
+    return {};
+  }
+
+  [[nodiscard]] int fd() const { return fd_; }
+
+ private:
+  bool remember(int fd) {
+    for (size_t i = 0; i < lock_descriptors.size(); ++i) {
+      int none = 0;
+      if (!lock_descriptors[i].compare_exchange_strong(none, fd + 1)) continue;
+      at_ = i;
+      return true;
+    }
+    return false;
+  }
+
+  int fd_ = -1;
+  size_t at_ = 0;
+};
+
+// What a process must not share with its parent. A child makes a new one at its first call: the old
+// one's mutexes may be held by threads that do not exist here.
+struct ProcessPart {
+  uint32_t depth = 0;
+  std::mutex write_mutex;
+  std::mutex snapshot_mutex;
+  std::shared_ptr<const State> cached;
+  uint64_t cached_sequence = 0;
+  std::optional<uint16_t> slot;
+  ProcessPart* parents = nullptr;  // kept, never touched
+};
+
+Status settle(const WriteHooks& hooks, State& state) {
+  settle_clock(state);
+  if (hooks.settle != nullptr) hooks.settle(state, now_ns(state));
+  return {};
+}
+
+class FileWorld final : public World {
+ public:
+  FileWorld(std::string root, std::unique_ptr<WorldFile> file, ClientLocks& locks, WriteHooks hooks)
+      : root_(std::move(root)), file_(std::move(file)), locks_(locks), hooks_(hooks) {
+    auto* const part = new ProcessPart;
+    part->depth = fork_depth();
+    part_.store(part);
+  }
+
+  ~FileWorld() override {
+    detach();
+    ProcessPart* at = part_.load();
+    // The parents' parts stay behind: their mutexes may be locked for ever in this process.
+    if (at->parents == nullptr) delete at;
+  }
+
+  const std::string& root() const override { return root_; }
+
+  uint64_t sequence() const override { return file_->sequence(); }
+
+  std::shared_ptr<const State> snapshot() const override {
+    const uint64_t newest = file_->sequence();
+    ProcessPart& part = this->part();
+    const std::lock_guard hold(part.snapshot_mutex);
+    if (part.cached == nullptr || part.cached_sequence != newest) refresh(part);
+    return part.cached;
+  }
+
+  Result<uint16_t> attach(const NewClient& who) override {
+    ProcessPart& part = this->part();
+    std::optional<uint16_t> got;
+    Status status = run_write_taking(who, part, got);
+    if (!status) {
+      if (got) locks_.give(*got);
+      return std::unexpected(std::move(status).error());
+    }
+    if (!got)
+      return fail(Code::kUnavailable,
+                  "simulated node {}: cannot attach: all {} client slots are taken; end a process "
+                  "that has NVML open",
+                  root_, kMaxClients);
+    return *got;
+  }
+
+  void detach() override {
+    ProcessPart& part = this->part();
+    std::optional<uint16_t> slot;
+    {
+      const std::lock_guard hold(part.snapshot_mutex);
+      slot = part.slot;
+      part.slot.reset();
+    }
+    if (!slot) return;
+    // When the file cannot be written any more the slot is swept as a dead one.
+    (void)run_write([&](State& state) { remove_client(state, *slot); });
+    locks_.give(*slot);
+  }
+
+  std::optional<uint16_t> attached() const override {
+    ProcessPart& part = this->part();
+    const std::lock_guard hold(part.snapshot_mutex);
+    return part.slot;
+  }
+
+  std::optional<int32_t> holder(uint16_t slot) const override {
+    return holder_in(*snapshot(), slot);
+  }
+
+ protected:
+  Status run_write(const std::function<void(State&)>& change) override {
+    ProcessPart& part = this->part();
+    const std::lock_guard one_thread(part.write_mutex);
+    WriteLock lock;
+    TRY(lock.take(file_->path()));
+    TRY(still_there(lock.fd()));
+
+    const auto state = std::make_unique<State>();
+    TRY_ASSIGN(const uint64_t sequence, file_->load(*state));
+    const bool swept = sweep(*state);
+    (void)settle(hooks_, *state);
+    const auto settled = std::make_unique<State>(*state);
+    change(*state);
+    const bool changed = std::memcmp(settled.get(), state.get(), sizeof(State)) != 0;
+    if (changed) (void)settle(hooks_, *state);
+    if (changed || swept) file_->publish(*state, sequence + 1);
+    mend_trees(*state);
+    return {};
+  }
+
+ private:
+  ProcessPart& part() const {
+    ProcessPart* at = part_.load(std::memory_order_acquire);
+    const uint32_t depth = fork_depth();
+    if (at->depth == depth) return *at;
+    auto* const mine = new ProcessPart;
+    mine->depth = depth;
+    mine->parents = at;
+    if (part_.compare_exchange_strong(at, mine, std::memory_order_acq_rel)) return *mine;
+    delete mine;  // another thread of the child was first
+    return *at;
+  }
+
+  // Called with part.snapshot_mutex held.
+  void refresh(ProcessPart& part) const {
+    auto fresh = std::make_shared<State>();
+    const Result<uint64_t> sequence = file_->load(*fresh);
+    if (sequence) {
+      part.cached = std::move(fresh);
+      part.cached_sequence = *sequence;
+    } else if (part.cached == nullptr) {
+      // open() has seen it whole; a node without GPUs is what is left of it.
+      part.cached = std::make_shared<State>();
+    }
+  }
+
+  Status still_there(int fd) const {
+    struct stat file {};
+    if (fstat(fd, &file) == 0 && file.st_nlink > 0) return {};
+    return fail(Code::kNotFound, "simulated node: world file {}: was removed; make the node anew",
+                file_->path());
+  }
+
+  Status run_write_taking(const NewClient& who, ProcessPart& part, std::optional<uint16_t>& got) {
+    return run_write([&](State& state) {
+      {
+        const std::lock_guard hold(part.snapshot_mutex);
+        got = part.slot;
+      }
+      if (got) return;
+      for (uint16_t slot = 0; slot < kMaxClients && !got; ++slot) {
+        // A byte can be locked while its slot is free: its owner is between publishing and unlocking.
+        if (state.clients[slot].used || !locks_.take(slot)) continue;
+        got = slot;
+      }
+      if (!got) return;
+      add_client(state, *got, who);
+      const std::lock_guard hold(part.snapshot_mutex);
+      part.slot = got;
+    });
+  }
+
+  std::optional<int32_t> holder_in(const State& state, uint16_t slot) const {
+    if (slot >= kMaxClients) return std::nullopt;
+    const Client& client = state.clients[slot];
+    if (!client.used) return std::nullopt;
+    if (client.simulated) return client.alive ? std::optional(client.pid) : std::nullopt;
+    if (const std::optional<int32_t> pid = locks_.holder(slot)) return pid;
+    // F_GETLK does not tell a process of its own locks: a second copy of this library in the same
+    // process holds a slot that looks free.
+    const ProcessId self = this_process();
+    if (client.pid == self.pid && client.start_ticks == self.start_ticks) return self.pid;
+    return std::nullopt;
+  }
+
+  bool sweep(State& state) const {
+    bool swept = false;
+    for (uint16_t slot = 0; slot < kMaxClients; ++slot) {
+      if (!state.clients[slot].used || holder_in(state, slot)) continue;
+      remove_client(state, slot);
+      swept = true;
+    }
+    return swept;
+  }
+
+  void mend_trees(const State& state) {
+    if (hooks_.tree_key == nullptr || hooks_.sync_trees == nullptr) return;
+    const uint64_t key = hooks_.tree_key(state) | 1;  // 0 says: half-made
+    if (file_->trees_key() == key) return;
+    file_->set_trees_key(0);
+    if (hooks_.sync_trees(root_, state)) file_->set_trees_key(key);
+  }
+
+  std::string root_;
+  std::unique_ptr<WorldFile> file_;
+  ClientLocks& locks_;
+  WriteHooks hooks_;
+  mutable std::atomic<ProcessPart*> part_{nullptr};
+};
+
+class MemoryWorld final : public World {
+ public:
+  MemoryWorld(const State& state, WriteHooks hooks)
+      : hooks_(hooks), state_(std::make_shared<const State>(state)) {}
+
+  const std::string& root() const override { return root_; }
+
+  std::shared_ptr<const State> snapshot() const override {
+    const std::lock_guard hold(mutex_);
+    return state_;
+  }
+
+  uint64_t sequence() const override { return sequence_.load(std::memory_order_acquire); }
+
+  Result<uint16_t> attach(const NewClient& who) override {
+    if (const std::optional<uint16_t> slot = attached()) return *slot;
+    std::optional<uint16_t> got;
+    TRY(run_write([&](State& state) {
+      const uint16_t slot = free_client_slot(state);
+      if (slot == kNoClient) return;
+      NewClient simulated = who;
+      simulated.simulated = true;
+      add_client(state, slot, simulated);
+      got = slot;
+    }));
+    if (!got)
+      return fail(Code::kUnavailable, "simulated node: cannot attach: all {} client slots are taken",
+                  kMaxClients);
+    const std::lock_guard hold(mutex_);
+    slot_ = got;
+    return *got;
+  }
+
+  void detach() override {
+    const std::optional<uint16_t> slot = attached();
+    if (!slot) return;
+    (void)run_write([&](State& state) { remove_client(state, *slot); });
+    const std::lock_guard hold(mutex_);
+    slot_.reset();
+  }
+
+  std::optional<uint16_t> attached() const override {
+    const std::lock_guard hold(mutex_);
+    return slot_;
+  }
+
+  std::optional<int32_t> holder(uint16_t slot) const override {
+    const std::shared_ptr<const State> state = snapshot();
+    if (slot >= kMaxClients) return std::nullopt;
+    const Client& client = state->clients[slot];
+    return client.used && client.alive ? std::optional(client.pid) : std::nullopt;
+  }
+
+ protected:
+  Status run_write(const std::function<void(State&)>& change) override {
+    const std::lock_guard one(write_mutex_);
+    auto state = std::make_shared<State>(*snapshot());
+    for (uint16_t slot = 0; slot < kMaxClients; ++slot)
+      if (state->clients[slot].used && !state->clients[slot].alive) remove_client(*state, slot);
+    (void)settle(hooks_, *state);
+    change(*state);
+    (void)settle(hooks_, *state);
+    const std::lock_guard hold(mutex_);
+    if (std::memcmp(state_.get(), state.get(), sizeof(State)) == 0) return {};
+    state_ = std::move(state);
+    sequence_.fetch_add(1, std::memory_order_release);
+    return {};
+  }
+
+ private:
+  const std::string root_;
+  WriteHooks hooks_;
+  std::mutex write_mutex_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<const State> state_;
+  std::optional<uint16_t> slot_;
+  std::atomic<uint64_t> sequence_{2};
+};
+
+std::string state_path(const std::string& root) { return root + "/world/state"; }
+std::string client_path(const std::string& root) { return root + "/world/clients"; }
+
+Status make_folder(const std::string& path) {
+  if (mkdir(path.c_str(), 0755) == 0 || errno == EEXIST) return {};
+  return fail(errno == EACCES || errno == EROFS ? Code::kNoPermission : Code::kFailed,
+              "simulated node: folder {}: cannot be made: {}; choose another folder", path,
+              std::strerror(errno));
+}
+
+Status make_client_file(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  const bool made =
+      fd >= 0 && fchmod(fd, 0666) == 0 && ftruncate(fd, static_cast<off_t>(kClientFileBytes)) == 0;
+  const int why = errno;
+  if (fd >= 0) close(fd);
+  if (made) return {};
+  return fail(Code::kFailed, "simulated node: client file {}: cannot be made: {}; choose another folder",
+              path, std::strerror(why));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<World>> World::create(const std::string& root, const NodeOptions& options,
+                                             WriteHooks hooks) {
+  TRY_ASSIGN(const State state, make_state(options, options.virtual_clock ? kVirtualEpochNs
+                                                                           : realtime_ns()));
+  TRY(make_folder(root));
+  TRY(make_folder(root + "/world"));
+  const std::string path = state_path(root);
+  if (access(path.c_str(), F_OK) == 0)
+    return fail(Code::kFailed,
+                "simulated node {}: cannot be made: there is a node already; remove the folder or "
+                "choose another",
+                root);
+  TRY(make_client_file(client_path(root)));
+  // Under another name until it is whole, so that nobody opens half a world; link() refuses when two
+  // make a node in one folder at once.
+  const std::string fresh = path + ".new." + std::to_string(getpid());
+  unlink(fresh.c_str());
+  TRY(WorldFile::make(fresh, state));
+  const bool linked = link(fresh.c_str(), path.c_str()) == 0;
+  const int why = errno;
+  unlink(fresh.c_str());
+  if (!linked)
+    return fail(Code::kFailed, "simulated node {}: cannot be made: {}: {}; choose another folder", root,
+                path, std::strerror(why));
+  TRY_ASSIGN(std::unique_ptr<World> world, open(root, hooks));
+  TRY(world->write([](State&) {}));  // the trees
+  return world;
+}
+
+Result<std::unique_ptr<World>> World::open(const std::string& root, WriteHooks hooks) {
+  TRY_ASSIGN(std::unique_ptr<WorldFile> file, WorldFile::map(state_path(root)));
+  TRY_ASSIGN(ClientLocks* const locks, ClientLocks::of(client_path(root)));
+  return std::unique_ptr<World>(std::make_unique<FileWorld>(root, std::move(file), *locks, hooks));
+}
+
+Result<std::unique_ptr<World>> World::in_memory(const NodeOptions& options, WriteHooks hooks) {
+  TRY_ASSIGN(State state, make_state(options, kVirtualEpochNs));
+  start_clock(state, true, kVirtualEpochNs);
+  return std::unique_ptr<World>(std::make_unique<MemoryWorld>(state, hooks));
+}
+
+Result<uint16_t> World::attach() {
+  NewClient who;
+  who.process = this_process();
+  const std::string name = process_name();
+  who.name = name;
+  return attach(who);
+}
+
+std::vector<LiveClient> World::live_clients(const State& state) const {
+  std::vector<LiveClient> live;
+  for (uint16_t slot = 0; slot < kMaxClients; ++slot) {
+    if (!state.clients[slot].used) continue;
+    if (const std::optional<int32_t> pid = holder(slot)) live.push_back({slot, *pid});
+  }
+  return live;
+}
+
+Result<uint16_t> add_simulated_client(World& world, int32_t pid, std::string_view name) {
+  TRY_ASSIGN(const uint16_t slot, world.write([&](State& state) {
+    const uint16_t free = free_client_slot(state);
+    if (free != kNoClient)
+      add_client(state, free, {.process = {pid, 1}, .name = name, .simulated = true});
+    return free;
+  }));
+  if (slot == kNoClient)
+    return fail(Code::kUnavailable, "simulated node: no room for another client; {} are attached",
+                kMaxClients);
+  return slot;
+}
+
+Status kill_client(World& world, uint16_t slot) {
+  return world.write([&](State& state) {
+    if (slot < kMaxClients && state.clients[slot].simulated) state.clients[slot].alive = 0;
+  });
+}
+
+}  // namespace gpuslice::sim
