@@ -1,0 +1,41 @@
+#pragma once
+
+// What hardware the node has, for thread T0: asked for without waiting, read on the NVML worker's
+// thread.
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "ports/nvml.h"
+
+namespace gpuslice::ports {
+
+// A GPU that did not answer: its place in the order, and why.
+struct SilentGpu {
+  GpuIndex index;
+  Error error;
+};
+
+struct Inventory {
+  DriverInfo driver;
+  std::vector<Gpu> gpus;          // those that answered, by index
+  std::vector<SilentGpu> silent;  // lost ones and such, by index
+};
+
+class Driver {
+ public:
+  virtual ~Driver() = default;
+  // Reads the inventory anew; on_inventory() follows, unless the driver hangs. At most one question
+  // is under way: a second one is the same.
+  virtual void ask_inventory() = 0;
+};
+
+class DriverEvents {
+ public:
+  virtual ~DriverEvents() = default;
+  // kUnavailable: no driver, no library (yet).
+  virtual void on_inventory(Result<Inventory> inventory) = 0;
+};
+
+}  // namespace gpuslice::ports

@@ -1,0 +1,101 @@
+#pragma once
+
+// NVML as the agent and the verbs need it: values of what a driver says, read through a session
+// that can be closed and opened again within milliseconds (an open session counts as a client of
+// the driver).
+//
+// All calls block (a hanging driver hangs them): they belong on the NVML worker's thread or in a
+// verb. Errors name the object, the call and NVML's words. Not thread-safe.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "gpu/board.h"
+
+namespace gpuslice::ports {
+
+struct DriverInfo {
+  std::string version;        // "580.65.06"
+  std::string nvml_version;   // "13.580.65.06"
+  uint32_t cuda_version = 0;  // 13000 for 13.0
+  friend bool operator==(const DriverInfo&, const DriverInfo&) = default;
+};
+
+struct Process {
+  uint32_t pid = 0;  // in our PID namespace; 0 where it cannot be seen
+  enum class Kind : uint8_t { kCompute, kGraphics, kMps } kind = Kind::kCompute;
+  std::optional<uint64_t> memory_bytes;  // nothing where the driver does not tell
+  std::optional<GiId> gi;
+  std::optional<CiId> ci;
+  std::string name;  // the executable, as NVML tells; empty where it cannot
+  friend bool operator==(const Process&, const Process&) = default;
+};
+
+struct MigDevice {
+  uint32_t index = 0;   // among the MIG devices of its GPU
+  std::string uuid;     // "MIG-…"
+  std::string profile;  // "1g.5gb", "1c.3g.20gb"
+  ProfileId profile_id;
+  GiId gi;
+  CiId ci;
+  gpu::Placement placement;  // of the GPU instance, in memory slices
+  uint64_t memory_total_bytes = 0;
+  uint64_t memory_used_bytes = 0;
+  uint64_t bar1_total_bytes = 0;
+  uint64_t bar1_used_bytes = 0;
+  uint32_t sm = 0, ce = 0, dec = 0, enc = 0, jpeg = 0, ofa = 0;
+  friend bool operator==(const MigDevice&, const MigDevice&) = default;
+};
+
+struct MigMode {
+  bool current = false;
+  bool pending = false;
+  friend bool operator==(const MigMode&, const MigMode&) = default;
+};
+
+// One GPU. What the driver does not support on it is empty.
+struct Gpu {
+  GpuIndex index;
+  GpuMinor minor;
+  std::string uuid;
+  std::string name;
+  std::string bus_id;      // "00000000:07:00.0"
+  int64_t numa_node = -1;  // -1: none
+  uint64_t memory_total_bytes = 0;
+  std::optional<MigMode> mig;  // empty: no MIG on this board
+  std::vector<MigDevice> mig_devices;
+
+  // With Detail::kAll only.
+  std::optional<uint64_t> memory_reserved_bytes, memory_used_bytes, memory_free_bytes;
+  std::optional<uint32_t> utilisation_percent, memory_utilisation_percent;
+  std::optional<uint32_t> temperature_c, fan_percent, performance_state;
+  std::optional<uint32_t> power_mw, power_limit_mw, power_default_limit_mw;
+  std::optional<uint32_t> graphics_mhz, sm_mhz, memory_mhz;
+  std::optional<bool> persistence_mode, display_active;
+  std::optional<uint32_t>
+      compute_mode;  // NVML's enum: 0 default, 2 prohibited, 3 exclusive process
+  std::optional<uint64_t> ecc_uncorrected;  // volatile
+  std::optional<uint32_t> pcie_generation, pcie_width;
+  std::string serial, vbios;
+  std::vector<Process> processes;
+};
+
+enum class Detail : uint8_t { kInventory, kAll };
+
+class Nvml {
+ public:
+  virtual ~Nvml() = default;
+  // kUnavailable: no library, or no driver behind it (yet).
+  [[nodiscard]] virtual Status open() = 0;
+  virtual void close() = 0;
+  [[nodiscard]] virtual Result<DriverInfo> driver() = 0;
+  [[nodiscard]] virtual Result<uint32_t> gpu_count() = 0;
+  // kGpuLost for a GPU that fell off the bus; kNotFound.
+  [[nodiscard]] virtual Result<Gpu> gpu(GpuIndex index, Detail detail) = 0;
+};
+
+}  // namespace gpuslice::ports
