@@ -44,7 +44,7 @@ uint64_t read_start_ticks() {
 }
 
 struct flock byte_lock(uint16_t slot, short type) {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = slot;
@@ -78,8 +78,8 @@ struct ClientLocks::Impl {
   dev_t device = 0;
   ino_t inode = 0;
   int fd = -1;
-  // Which slots this process holds, and at which fork depth it took them: a child finds another depth
-  // and so holds none.
+  // Which slots this process holds, and at which fork depth it took them: a child finds another
+  // depth and so holds none.
   std::array<std::atomic<uint32_t>, kMaxClients> held_at{};  // depth + 1; 0: not held
   ClientLocks face{nullptr};
   Impl* next = nullptr;
@@ -105,28 +105,30 @@ Impl* find(Impl* from, const struct stat& file) {
 
 Result<ClientLocks*> ClientLocks::of(const std::string& path) {
   std::atomic<Impl*>& head = lock_files<Impl>();
-  struct stat file {};
+  struct stat file{};
   // stat first: a second descriptor must not be opened and closed, that would drop our locks.
   if (stat(path.c_str(), &file) == 0)
     if (Impl* known = find(head.load(std::memory_order_acquire), file)) return &known->face;
 
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) {
-    const Code code = errno == ENOENT                      ? Code::kNotFound
+    const Code code = errno == ENOENT                     ? Code::kNotFound
                       : errno == EACCES || errno == EROFS ? Code::kNoPermission
-                                                           : Code::kFailed;
-    return fail(code,
-                "simulated node: client file {}: cannot be opened for writing: {}; make the node anew "
-                "or give everybody write access to its world folder",
-                path, std::strerror(errno));
+                                                          : Code::kFailed;
+    return fail(
+        code,
+        "simulated node: client file {}: cannot be opened for writing: {}; make the node anew "
+        "or give everybody write access to its world folder",
+        path, std::strerror(errno));
   }
   // From here on the descriptor stays open whatever happens, see the header.
   if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode) ||
       static_cast<uint64_t>(file.st_size) != kClientFileBytes)
-    return fail(Code::kCorrupt,
-                "simulated node: client file {}: has {} bytes where {} are right; remove the node's "
-                "folder and make it anew",
-                path, file.st_size, kClientFileBytes);
+    return fail(
+        Code::kCorrupt,
+        "simulated node: client file {}: has {} bytes where {} are right; remove the node's "
+        "folder and make it anew",
+        path, file.st_size, kClientFileBytes);
   Impl* const made = new Impl;
   made->device = file.st_dev;
   made->inode = file.st_ino;
@@ -171,7 +173,8 @@ std::optional<int32_t> ClientLocks::holder(uint16_t slot) const {
   return lock.l_pid > 0 ? lock.l_pid : 0;
 }
 
-// --- pure -----------------------------------------------------------------------------------------
+// --- pure
+// -----------------------------------------------------------------------------------------
 
 uint16_t free_client_slot(const State& state) {
   for (uint16_t slot = 0; slot < kMaxClients; ++slot)
@@ -188,8 +191,7 @@ void add_client(State& state, uint16_t slot, const NewClient& who) {
   client.alive = 1;
   client.pid = who.process.pid;
   client.start_ticks = who.process.start_ticks;
-  client.attached_gpus =
-      who.attached_gpus & (gpus >= 32 ? 0xffffffffU : (uint32_t{1} << gpus) - 1);
+  client.attached_gpus = who.attached_gpus & (gpus >= 32 ? 0xffffffffU : (uint32_t{1} << gpus) - 1);
   client.generation = state.node.next_generation++;
   client.attached_ns = now_ns(state);
   const size_t length = std::min(who.name.size(), kClientName - 1);

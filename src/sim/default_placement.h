@@ -4,10 +4,10 @@
 //
 // A board is a binary tree of slots ("spans"): id 0 is all of it, 1-2 the halves, 3-6 the quarters,
 // 7-14 the eighths (open kernel modules, kmigmgr). Which slots an id covers is fixed; which *start*
-// NVML reports for them depends on what was fused off (Sweep), so neither follows from the other for a
-// reader of NVML. Among the free ids that a profile may take the driver takes the one that leaves the
-// most ids free; of equals the lowest id. This replays every published sequence (tests), also the one
-// that fails for fragmentation.
+// NVML reports for them depends on what was fused off (Sweep), so neither follows from the other
+// for a reader of NVML. Among the free ids that a profile may take the driver takes the one that
+// leaves the most ids free; of equals the lowest id. This replays every published sequence (tests),
+// also the one that fails for fragmentation.
 
 #include <cstdint>
 #include <optional>

@@ -1,5 +1,5 @@
-// The driver's choice, against every sequence that somebody published: the runnable model's and those
-// of data/mig-profiles.yaml (default_placement.vectors).
+// The driver's choice, against every sequence that somebody published: the runnable model's and
+// those of data/mig-profiles.yaml (default_placement.vectors).
 
 #include <gtest/gtest.h>
 
@@ -22,9 +22,7 @@ struct Vector {
   std::vector<std::string> placements;  // as far as they were published
 };
 
-std::string shown(const Gi& gi) {
-  return std::to_string(gi.start) + ":" + std::to_string(gi.size);
-}
+std::string shown(const Gi& gi) { return std::to_string(gi.start) + ":" + std::to_string(gi.size); }
 
 constexpr const char* kA100 = "A100-SXM4-40GB";
 constexpr uint32_t k1g = 19, k1g2x = 15, k2g = 14, k3g = 9, k4g = 5, k7g = 0;
@@ -32,9 +30,15 @@ constexpr uint32_t k1g = 19, k1g2x = 15, k2g = 14, k3g = 9, k4g = 5, k7g = 0;
 const std::vector<Vector>& vectors() {
   static const std::vector<Vector> all = {
       // The model's recorded sequences.
-      {kA100, Sweep::kPlain, {k1g, k1g, k1g, k1g, k1g, k1g, k1g}, {13, 11, 12, 7, 8, 9, 10},
+      {kA100,
+       Sweep::kPlain,
+       {k1g, k1g, k1g, k1g, k1g, k1g, k1g},
+       {13, 11, 12, 7, 8, 9, 10},
        {"6:1", "4:1", "5:1", "0:1", "1:1", "2:1", "3:1"}},
-      {kA100, Sweep::kMirrored, {k1g, k1g, k1g, k1g, k1g, k1g}, {9, 7, 8, 11, 12, 13},
+      {kA100,
+       Sweep::kMirrored,
+       {k1g, k1g, k1g, k1g, k1g, k1g},
+       {9, 7, 8, 11, 12, 13},
        {"6:1", "4:1", "5:1", "0:1", "1:1", "2:1"}},
       {kA100, Sweep::kMirrored, {k3g, k1g, k2g, k1g}, {1, 11, 6, 12}, {"4:4", "0:1", "2:2", "1:1"}},
       {kA100, Sweep::kMirrored, {k2g, k2g, k1g}, {3, 5, 9}, {"4:2", "0:2", "6:1"}},
@@ -45,18 +49,27 @@ const std::vector<Vector>& vectors() {
       {kA100, Sweep::kPlain, {k3g, k3g}, {2, 1}, {"4:4", "0:4"}},
       {kA100, Sweep::kPlain, {k1g, k1g, k2g, k3g}, {13, 11, 3, kRefused}, {"6:1", "4:1", "0:2"}},
       {kA100, Sweep::kPlain, {k3g, k1g, k2g, k1g}, {2, 7, 4, 8}, {"4:4", "0:1", "2:2", "1:1"}},
-      {kA100, Sweep::kPlain, {k2g, k1g, k1g, k1g, k1g, k1g}, {5, 13, 7, 8, 9, 10},
+      {kA100,
+       Sweep::kPlain,
+       {k2g, k1g, k1g, k1g, k1g, k1g},
+       {5, 13, 7, 8, 9, 10},
        {"4:2", "6:1", "0:1", "1:1", "2:1", "3:1"}},
       {kA100, Sweep::kPlain, {k4g, k3g}, {1, 2}, {"0:4", "4:4"}},
       {kA100, Sweep::kMirrored, {k4g, k3g}, {2, 1}, {"0:4", "4:4"}},
       {kA100, Sweep::kPlain, {k7g}, {0}, {"0:8"}},
       // The table's, on the boards they were seen on.
       {"H100-80GB-SXM", Sweep::kPlain, {k3g, k2g}, {2, 3}, {}},
-      {"H100-94GB-NVL", Sweep::kPlain, {k2g, k2g, k2g, k1g}, {5, 3, 4, 13},
+      {"H100-94GB-NVL",
+       Sweep::kPlain,
+       {k2g, k2g, k2g, k1g},
+       {5, 3, 4, 13},
        {"4:2", "0:2", "2:2", "6:1"}},
       {"A30-24GB", Sweep::kPlain, {14}, {3}, {"0:1"}},
       {"H100-80GB-PCIe", Sweep::kSwept, {k1g}, {9}, {"2:1"}},
-      {"RTX-PRO-6000-Blackwell-96GB", Sweep::kPlain, {14, 14, 5, 14}, {3, 4, 2, kRefused},
+      {"RTX-PRO-6000-Blackwell-96GB",
+       Sweep::kPlain,
+       {14, 14, 5, 14},
+       {3, 4, 2, kRefused},
        {"0:3", "3:3", "6:6"}},
   };
   return all;

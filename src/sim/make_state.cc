@@ -58,10 +58,11 @@ Result<State> make_state(const NodeOptions& options, int64_t start_ns) {
     const GpuOptions& wanted = options.gpus[index];
     TRY_ASSIGN(const gpu::Board* const board, gpu::find_board(wanted.board));
     if (wanted.sweep != Sweep::kPlain && board->memory_units != 8)
-      return fail(Code::kImpossible,
-                  "simulated node: GPU {} ({}): cannot be mirrored or floor-swept: that is known of "
-                  "boards with eight memory slices only",
-                  index, wanted.board);
+      return fail(
+          Code::kImpossible,
+          "simulated node: GPU {} ({}): cannot be mirrored or floor-swept: that is known of "
+          "boards with eight memory slices only",
+          index, wanted.board);
     Gpu& gpu = state.gpus[index];
     gpu.board = static_cast<uint16_t>(board - gpu::boards().data());
     gpu.minor = static_cast<uint8_t>(index);

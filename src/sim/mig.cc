@@ -48,7 +48,9 @@ Ret reachable_gi(const State& state, uint32_t gpu, uint8_t gi) {
   return Ret::kSuccess;
 }
 
-bool is_ampere(const State& state, uint32_t gpu) { return needs_reset_for_mode(board_of(state, gpu)); }
+bool is_ampere(const State& state, uint32_t gpu) {
+  return needs_reset_for_mode(board_of(state, gpu));
+}
 
 bool any_gi(const Gpu& gpu) {
   return std::any_of(std::begin(gpu.gis), std::end(gpu.gis), [](const Gi& gi) { return gi.live; });
@@ -70,7 +72,8 @@ bool held_by_others(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci, ui
 
 void drop_subscriptions(State& state, uint32_t gpu, uint8_t gi, uint8_t ci) {
   for (Subscription& one : state.subscriptions)
-    if (one.used && one.gpu == gpu && (gi == kNone || one.gi == gi) && (ci == kNone || one.ci == ci))
+    if (one.used && one.gpu == gpu && (gi == kNone || one.gi == gi) &&
+        (ci == kNone || one.ci == ci))
       one = {};
 }
 
@@ -95,7 +98,8 @@ void start_anew(State& state, uint32_t index) {
   gpu.generation = state.node.next_generation++;
 }
 
-Ret try_set_mig_mode(State& state, uint32_t gpu, bool enable, const Caller& caller, Ret& activation) {
+Ret try_set_mig_mode(State& state, uint32_t gpu, bool enable, const Caller& caller,
+                     Ret& activation) {
   if (const Ret ret = reachable(state, gpu); ret != Ret::kSuccess) return ret;
   if (!caller.admin) return Ret::kNoPermission;
   Gpu& one = state.gpus[gpu];
@@ -110,9 +114,8 @@ Ret try_set_mig_mode(State& state, uint32_t gpu, bool enable, const Caller& call
     activation = Ret::kResetRequired;
     return Ret::kSuccess;
   }
-  const bool busy =
-      working_on(state, gpu, kNone, kNone) ||
-      (is_ampere(state, gpu) && attached_by_others(state, gpu, caller.client));
+  const bool busy = working_on(state, gpu, kNone, kNone) ||
+                    (is_ampere(state, gpu) && attached_by_others(state, gpu, caller.client));
   if (busy) {
     activation = Ret::kInUse;
     return Ret::kSuccess;

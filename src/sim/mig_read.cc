@@ -77,8 +77,8 @@ uint32_t max_mig_devices(const State& state, uint32_t gpu) {
 std::string mig_uuid(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci) {
   const Gpu& one = state.gpus[gpu];
   // The graphics engine of a compute instance is that of its first slice.
-  return "MIG-" + gpu::uuid_text(
-                      gpu::mig_uuid(one.chip_id, one.pdi, gi, one.gis[gi].cis[ci].start));
+  return "MIG-" +
+         gpu::uuid_text(gpu::mig_uuid(one.chip_id, one.pdi, gi, one.gis[gi].cis[ci].start));
 }
 
 std::optional<Instance> find_mig_uuid(const State& state, std::string_view uuid) {

@@ -23,7 +23,8 @@ Engines engines_of(const gpu::Profile& profile) {
 }
 
 Engines engine_budget(const gpu::Board& board) {
-  // The whole-board profile has all there are; taking the most of each needs no guess which one it is.
+  // The whole-board profile has all there are; taking the most of each needs no guess which one it
+  // is.
   Engines budget;
   for (const gpu::Profile& profile : board.profiles) {
     const Engines one = engines_of(profile);
@@ -102,8 +103,8 @@ Ret place_ci(uint8_t gi_slices, const Gi& gi, uint8_t ci_enum, std::optional<Pla
   std::erase_if(candidates, [&](Placement one) {
     return std::any_of(taken.begin(), taken.end(), [&](Placement t) { return overlap(t, one); });
   });
-  // The +me share stands where one slice does; counting its places twice would change no choice, but
-  // they are one place.
+  // The +me share stands where one slice does; counting its places twice would change no choice,
+  // but they are one place.
   std::vector<Placement> offered;
   for (const gpu::CiProfile& one : gpu::ci_profiles(gi_slices))
     for (const Placement& place : one.placements)

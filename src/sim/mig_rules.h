@@ -14,9 +14,9 @@
 
 namespace gpuslice::sim {
 
-// Media engines: a board has so many, and each instance takes its profile's. That is why there is one
-// +me on an A100, and why only -me profiles stand beside a +me.all. Copy engines are not counted:
-// boards report more of them over all instances than the full profile has.
+// Media engines: a board has so many, and each instance takes its profile's. That is why there is
+// one +me on an A100, and why only -me profiles stand beside a +me.all. Copy engines are not
+// counted: boards report more of them over all instances than the full profile has.
 struct Engines {
   std::array<uint32_t, 4> count{};  // decoder, encoder, jpeg, ofa
   Engines& operator+=(const Engines& other);
@@ -28,8 +28,8 @@ struct Engines {
 // The slots that the GPU's instances cover.
 [[nodiscard]] uint32_t used_slots(const Gpu& gpu, const Geometry& geometry);
 
-// Where an instance of `profile` (index into the board's) would come to stand: at `wanted`, or where
-// the driver chooses. kInvalidArgument: not offered; kInsufficientResources: no room.
+// Where an instance of `profile` (index into the board's) would come to stand: at `wanted`, or
+// where the driver chooses. kInvalidArgument: not offered; kInsufficientResources: no room.
 [[nodiscard]] Ret place_gi(const gpu::Board& board, const Gpu& gpu, uint8_t profile,
                            std::optional<Placement> wanted, Placement& chosen);
 

@@ -89,8 +89,8 @@ Json calls(const CallCounts& counts) {
   const auto one = [](const CallCount& count) -> Json {
     return {{"ok", count.ok}, {"failed", count.failed}};
   };
-  return {{"createGi", one(counts.create_gi)},   {"destroyGi", one(counts.destroy_gi)},
-          {"createCi", one(counts.create_ci)},   {"destroyCi", one(counts.destroy_ci)},
+  return {{"createGi", one(counts.create_gi)},      {"destroyGi", one(counts.destroy_gi)},
+          {"createCi", one(counts.create_ci)},      {"destroyCi", one(counts.destroy_ci)},
           {"setMigMode", one(counts.set_mig_mode)}, {"reset", one(counts.reset)}};
 }
 
@@ -113,29 +113,26 @@ std::string show_json(const World& world, const Visible& visible) {
   Json gpus = Json::array();
   for (uint32_t index = 0; index < state->node.gpu_count; ++index) {
     const Gpu& gpu = state->gpus[index];
-    gpus.push_back(
-        {{"index", index},
-         {"uuid", gpu.uuid},
-         {"name", board_of(*state, index).name},
-         {"minor", gpu.minor},
-         {"visible", !visible || visible(*state, index)},
-         {"lost", gpu.lost != 0},
-         {"resetRequired", gpu.reset_required != 0},
-         {"migMode", {{"current", gpu.mig_current}, {"pending", gpu.mig_pending}}},
-         {"resets", gpu.resets},
-         {"generation", gpu.generation},
-         {"gpuInstances", gpu_instances(*state, pids, index)},
-         {"clients", workers(*state, pids, index, kNone, kNone)},
-         {"attached", attached(*state, pids, index)},
-         {"calls", calls(gpu.calls)}});
+    gpus.push_back({{"index", index},
+                    {"uuid", gpu.uuid},
+                    {"name", board_of(*state, index).name},
+                    {"minor", gpu.minor},
+                    {"visible", !visible || visible(*state, index)},
+                    {"lost", gpu.lost != 0},
+                    {"resetRequired", gpu.reset_required != 0},
+                    {"migMode", {{"current", gpu.mig_current}, {"pending", gpu.mig_pending}}},
+                    {"resets", gpu.resets},
+                    {"generation", gpu.generation},
+                    {"gpuInstances", gpu_instances(*state, pids, index)},
+                    {"clients", workers(*state, pids, index, kNone, kNone)},
+                    {"attached", attached(*state, pids, index)},
+                    {"calls", calls(gpu.calls)}});
   }
-  const Json document = {{"driver", state->node.driver},
-                         {"time", now_ns(*state)},
-                         {"seed", state->node.seed},
-                         {"bootId", boot_id(state->node)},
-                         {"boots", state->node.boot_count},
-                         {"driverReloads", state->node.driver_reloads},
-                         {"gpus", std::move(gpus)}};
+  const Json document = {
+      {"driver", state->node.driver},    {"time", now_ns(*state)},
+      {"seed", state->node.seed},        {"bootId", boot_id(state->node)},
+      {"boots", state->node.boot_count}, {"driverReloads", state->node.driver_reloads},
+      {"gpus", std::move(gpus)}};
   return document.dump(2) + "\n";
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// The world as JSON: the oracle that tests compare everything else with (`gpuslice-sim show -o json`).
-// The same State and the same liveness give the same bytes. The form is documented in
+// The world as JSON: the oracle that tests compare everything else with (`gpuslice-sim show -o
+// json`). The same State and the same liveness give the same bytes. The form is documented in
 // docs/formats.md.
 
 #include <cstdint>

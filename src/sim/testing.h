@@ -19,8 +19,9 @@ namespace gpuslice::sim {
 inline constexpr Caller kRoot{.admin = true, .client = kNoClient};
 
 // A node of one or more equal boards on a virtual clock, MIG switched on where `mig`.
-[[nodiscard]] std::unique_ptr<State> test_node(const std::string& board, Sweep sweep = Sweep::kPlain,
-                                               bool mig = true, uint32_t gpus = 1);
+[[nodiscard]] std::unique_ptr<State> test_node(const std::string& board,
+                                               Sweep sweep = Sweep::kPlain, bool mig = true,
+                                               uint32_t gpus = 1);
 
 // Removes the folder with everything in it at the end of the test.
 class TempFolder {

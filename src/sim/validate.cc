@@ -21,8 +21,8 @@ Status check_instances(uint32_t index, const Gpu& gpu, const gpu::Board& board) 
     const Gi& gi = gpu.gis[id];
     if (!gi.live) continue;
     if (gi.profile >= board.profiles.size())
-      return fail(Code::kCorrupt, "GPU {}: GI {} has profile number {} of {}", index, id, gi.profile,
-                  board.profiles.size());
+      return fail(Code::kCorrupt, "GPU {}: GI {} has profile number {} of {}", index, id,
+                  gi.profile, board.profiles.size());
     const gpu::Profile& profile = board.profiles[gi.profile];
     const std::span<const Placement> offered = profile.placements;
     const Placement at{gi.start, gi.size};
@@ -37,8 +37,8 @@ Status check_instances(uint32_t index, const Gpu& gpu, const gpu::Board& board) 
     for (uint8_t ci = 0; ci < kMaxCis; ++ci) {
       const Ci& one = gi.cis[ci];
       if (one.live && (one.size == 0 || one.start + one.size > profile.slices))
-        return fail(Code::kCorrupt, "GPU {}: CI {} of GI {} stands at {}:{} of {} slices", index, ci,
-                    id, one.start, one.size, profile.slices);
+        return fail(Code::kCorrupt, "GPU {}: CI {} of GI {} stands at {}:{} of {} slices", index,
+                    ci, id, one.start, one.size, profile.slices);
     }
   }
   return {};

@@ -17,8 +17,8 @@
 namespace gpuslice::sim {
 namespace {
 
-// Descriptors that carry a writer's lock. A child of fork() shares the open file description, and so
-// the lock, of a parent that was writing at that moment; it must close its copy before it does
+// Descriptors that carry a writer's lock. A child of fork() shares the open file description, and
+// so the lock, of a parent that was writing at that moment; it must close its copy before it does
 // anything else, or the lock would outlive a killed parent. Closing is allowed in a fork handler.
 constexpr size_t kMaxLockDescriptors = 256;
 std::array<std::atomic<int>, kMaxLockDescriptors> lock_descriptors{};  // fd + 1; 0: free
@@ -28,8 +28,8 @@ void close_inherited_locks() {
     if (const int fd = one.exchange(0, std::memory_order_relaxed) - 1; fd >= 0) close(fd);
 }
 
-// The lock that one writer holds: opened for this write, so that every writer, thread or process, has
-// an open file description of its own.
+// The lock that one writer holds: opened for this write, so that every writer, thread or process,
+// has an open file description of its own.
 class WriteLock {
  public:
   WriteLock() = default;
@@ -60,7 +60,7 @@ class WriteLock {
                   path, kMaxLockDescriptors);
     }
     fd_ = fd;
-    struct flock lock {};
+    struct flock lock{};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;
     lock.l_len = 1;
@@ -224,7 +224,7 @@ class FileWorld final : public World {
   }
 
   Status still_there(int fd) const {
-    struct stat file {};
+    struct stat file{};
     if (fstat(fd, &file) == 0 && file.st_nlink > 0) return {};
     return fail(Code::kNotFound, "simulated node: world file {}: was removed; make the node anew",
                 file_->path());
@@ -238,7 +238,8 @@ class FileWorld final : public World {
       }
       if (got) return;
       for (uint16_t slot = 0; slot < kMaxClients && !got; ++slot) {
-        // A byte can be locked while its slot is free: its owner is between publishing and unlocking.
+        // A byte can be locked while its slot is free: its owner is between publishing and
+        // unlocking.
         if (state.clients[slot].used || !locks_.take(slot)) continue;
         got = slot;
       }
@@ -313,8 +314,8 @@ class MemoryWorld final : public World {
       got = slot;
     }));
     if (!got)
-      return fail(Code::kUnavailable, "simulated node: cannot attach: all {} client slots are taken",
-                  kMaxClients);
+      return fail(Code::kUnavailable,
+                  "simulated node: cannot attach: all {} client slots are taken", kMaxClients);
     const std::lock_guard hold(mutex_);
     slot_ = got;
     return *got;
@@ -383,16 +384,17 @@ Status make_client_file(const std::string& path) {
   const int why = errno;
   if (fd >= 0) close(fd);
   if (made) return {};
-  return fail(Code::kFailed, "simulated node: client file {}: cannot be made: {}; choose another folder",
-              path, std::strerror(why));
+  return fail(Code::kFailed,
+              "simulated node: client file {}: cannot be made: {}; choose another folder", path,
+              std::strerror(why));
 }
 
 }  // namespace
 
 Result<std::unique_ptr<World>> World::create(const std::string& root, const NodeOptions& options,
                                              WriteHooks hooks) {
-  TRY_ASSIGN(const State state, make_state(options, options.virtual_clock ? kVirtualEpochNs
-                                                                           : realtime_ns()));
+  TRY_ASSIGN(const State state,
+             make_state(options, options.virtual_clock ? kVirtualEpochNs : realtime_ns()));
   TRY(make_folder(root));
   TRY(make_folder(root + "/world"));
   const std::string path = state_path(root);
@@ -402,8 +404,8 @@ Result<std::unique_ptr<World>> World::create(const std::string& root, const Node
                 "choose another",
                 root);
   TRY(make_client_file(client_path(root)));
-  // Under another name until it is whole, so that nobody opens half a world; link() refuses when two
-  // make a node in one folder at once.
+  // Under another name until it is whole, so that nobody opens half a world; link() refuses when
+  // two make a node in one folder at once.
   const std::string fresh = path + ".new." + std::to_string(getpid());
   unlink(fresh.c_str());
   TRY(WorldFile::make(fresh, state));
@@ -411,8 +413,8 @@ Result<std::unique_ptr<World>> World::create(const std::string& root, const Node
   const int why = errno;
   unlink(fresh.c_str());
   if (!linked)
-    return fail(Code::kFailed, "simulated node {}: cannot be made: {}: {}; choose another folder", root,
-                path, std::strerror(why));
+    return fail(Code::kFailed, "simulated node {}: cannot be made: {}: {}; choose another folder",
+                root, path, std::strerror(why));
   TRY_ASSIGN(std::unique_ptr<World> world, open(root, hooks));
   TRY(world->write([](State&) {}));  // the trees
   return world;

@@ -18,7 +18,7 @@
 namespace gpuslice::sim {
 namespace {
 
-constexpr std::array<char, 16> kMagic = {'g', 'p', 'u', 's', 'l', 'i', 'c', 'e',
+constexpr std::array<char, 16> kMagic = {'g', 'p', 'u', 's', 'l', 'i', 'c',  'e',
                                          ' ', 'w', 'o', 'r', 'l', 'd', '\n', '\0'};
 
 // The first page. What never changes stands first; the rest is only touched as atomics.
@@ -41,8 +41,8 @@ constexpr size_t kWords = sizeof(State) / sizeof(uint64_t);
 static_assert(sizeof(State) % sizeof(uint64_t) == 0);
 static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
 
-// A reader that is overtaken this often meets a broken file, not writers: a copy takes microseconds,
-// a write many times that.
+// A reader that is overtaken this often meets a broken file, not writers: a copy takes
+// microseconds, a write many times that.
 constexpr int kMaxOvertaken = 10'000;
 
 // Four independent lanes of multiply and rotate, so that the sum keeps up with the copy.
@@ -69,10 +69,11 @@ class Sum {
 size_t copy_at(size_t index) { return kWorldPage + index * kCopyBytes; }
 
 std::unexpected<Error> bad(const std::string& path, std::string_view cause) {
-  return fail(Code::kCorrupt,
-              "simulated node: world file {}: refused: {}; remove the node's folder and make it anew "
-              "with gpuslice-sim create",
-              path, cause);
+  return fail(
+      Code::kCorrupt,
+      "simulated node: world file {}: refused: {}; remove the node's folder and make it anew "
+      "with gpuslice-sim create",
+      path, cause);
 }
 
 Status write_all(int fd, const void* data, size_t bytes, off_t at) {
@@ -119,8 +120,8 @@ Status WorldFile::make(const std::string& path, const State& state) {
   if (!done) {
     unlink(path.c_str());
     return fail(Code::kFailed,
-                "simulated node: world file {}: cannot be written: {}; make room and try again", path,
-                done.error().message);
+                "simulated node: world file {}: cannot be written: {}; make room and try again",
+                path, done.error().message);
   }
   return {};
 }
@@ -133,28 +134,29 @@ Result<std::unique_ptr<WorldFile>> WorldFile::map(const std::string& path) {
                   "simulated node: no world file {}; make a node with gpuslice-sim create, or name "
                   "the right folder",
                   path);
-    return fail(errno == EACCES || errno == EROFS || errno == EPERM ? Code::kNoPermission
-                                                                    : Code::kFailed,
-                "simulated node: world file {}: cannot be opened for writing: {}; give everybody "
-                "write access to it",
-                path, std::strerror(errno));
+    return fail(
+        errno == EACCES || errno == EROFS || errno == EPERM ? Code::kNoPermission : Code::kFailed,
+        "simulated node: world file {}: cannot be opened for writing: {}; give everybody "
+        "write access to it",
+        path, std::strerror(errno));
   }
-  struct stat file {};
+  struct stat file{};
   if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) {
     close(fd);
     return bad(path, "it is not a regular file");
   }
   if (static_cast<uint64_t>(file.st_size) != kWorldFileBytes) {
     close(fd);
-    return bad(path, fmt::format("it has {} bytes where this version's worlds have {}", file.st_size,
-                                 kWorldFileBytes));
+    return bad(path, fmt::format("it has {} bytes where this version's worlds have {}",
+                                 file.st_size, kWorldFileBytes));
   }
   void* const base = mmap(nullptr, kWorldFileBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   const int why = errno;
   close(fd);
   if (base == MAP_FAILED)
-    return fail(Code::kFailed, "simulated node: world file {}: cannot be mapped: {}; free some memory",
-                path, std::strerror(why));
+    return fail(Code::kFailed,
+                "simulated node: world file {}: cannot be mapped: {}; free some memory", path,
+                std::strerror(why));
   std::unique_ptr<WorldFile> world(new WorldFile(path, static_cast<std::byte*>(base)));
   TRY(world->check_header());
   const auto state = std::make_unique<State>();
@@ -210,8 +212,7 @@ Result<uint64_t> WorldFile::load(State& out) const {
         word(kChecksumAt + active * sizeof(uint64_t)).load(std::memory_order_acquire);
     const uint64_t got = copy_out(active, before, out);
     if (sequence() != before) continue;  // overtaken: what was read may be of two worlds
-    if (got != wanted)
-      return bad(path_, "its checksum is wrong: something else has written to it");
+    if (got != wanted) return bad(path_, "its checksum is wrong: something else has written to it");
     return before;
   }
   return bad(path_, "its sequence number never stands still");

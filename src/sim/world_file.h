@@ -7,8 +7,8 @@
 //   4096  copy 0 of the State, rounded up to whole pages
 //   …     copy 1
 //
-// All words of the file are read and written as 64-bit atomics, so that a reader that is overtaken by
-// a writer sees words of two worlds at worst, never half a word, and finds out by the sequence.
+// All words of the file are read and written as 64-bit atomics, so that a reader that is overtaken
+// by a writer sees words of two worlds at worst, never half a word, and finds out by the sequence.
 
 #include <atomic>
 #include <cstddef>
@@ -29,8 +29,8 @@ inline constexpr size_t kWorldFileBytes = kWorldPage + 2 * kCopyBytes;
 
 class WorldFile {
  public:
-  // Writes a whole world file that holds `state` as sequence 2; the path must not exist. Readable and
-  // writable by everybody.
+  // Writes a whole world file that holds `state` as sequence 2; the path must not exist. Readable
+  // and writable by everybody.
   [[nodiscard]] static Status make(const std::string& path, const State& state);
 
   // Maps the file and checks header, sizes and the active copy.
@@ -44,8 +44,8 @@ class WorldFile {
 
   [[nodiscard]] uint64_t sequence() const;
 
-  // Copies the newest whole world to `out` and says its sequence. kCorrupt when the file is not whole
-  // although nobody is writing.
+  // Copies the newest whole world to `out` and says its sequence. kCorrupt when the file is not
+  // whole although nobody is writing.
   [[nodiscard]] Result<uint64_t> load(State& out) const;
 
   // Stores `state` over the idle copy and publishes it as `sequence`, which must be the current one
