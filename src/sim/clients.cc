@@ -182,8 +182,13 @@ uint16_t free_client_slot(const State& state) {
   return kNoClient;
 }
 
+void attach_gpus(State& state, uint16_t slot, uint32_t gpus) {
+  const uint32_t count = state.node.gpu_count;
+  state.clients[slot].attached_gpus |=
+      gpus & (count >= 32 ? 0xffffffffU : (uint32_t{1} << count) - 1);
+}
+
 void add_client(State& state, uint16_t slot, const NewClient& who) {
-  const uint32_t gpus = state.node.gpu_count;
   Client& client = state.clients[slot];
   client = {};
   client.used = 1;
@@ -191,7 +196,7 @@ void add_client(State& state, uint16_t slot, const NewClient& who) {
   client.alive = 1;
   client.pid = who.process.pid;
   client.start_ticks = who.process.start_ticks;
-  client.attached_gpus = who.attached_gpus & (gpus >= 32 ? 0xffffffffU : (uint32_t{1} << gpus) - 1);
+  attach_gpus(state, slot, who.attached_gpus);
   client.generation = state.node.next_generation++;
   client.attached_ns = now_ns(state);
   const size_t length = std::min(who.name.size(), kClientName - 1);

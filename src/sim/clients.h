@@ -73,6 +73,8 @@ struct NewClient {
   uint32_t attached_gpus = 0xffffffff;  // bits beyond the node's GPUs are dropped
   bool simulated = false;
 };
+// Marks the client of `slot` as attached to these GPUs too (after a reboot of the node it was not).
+void attach_gpus(State& state, uint16_t slot, uint32_t gpus);
 // Fills `slot`, which must be free.
 void add_client(State& state, uint16_t slot, const NewClient& client);
 

@@ -236,7 +236,10 @@ class FileWorld final : public World {
         const std::lock_guard hold(part.snapshot_mutex);
         got = part.slot;
       }
-      if (got) return;
+      if (got) {
+        attach_gpus(state, *got, who.attached_gpus);
+        return;
+      }
       for (uint16_t slot = 0; slot < kMaxClients && !got; ++slot) {
         // A byte can be locked while its slot is free: its owner is between publishing and
         // unlocking.
@@ -303,8 +306,11 @@ class MemoryWorld final : public World {
   uint64_t sequence() const override { return sequence_.load(std::memory_order_acquire); }
 
   Result<uint16_t> attach(const NewClient& who) override {
-    if (const std::optional<uint16_t> slot = attached()) return *slot;
-    std::optional<uint16_t> got;
+    std::optional<uint16_t> got = attached();
+    if (got) {
+      TRY(run_write([&](State& state) { attach_gpus(state, *got, who.attached_gpus); }));
+      return *got;
+    }
     TRY(run_write([&](State& state) {
       const uint16_t slot = free_client_slot(state);
       if (slot == kNoClient) return;

@@ -117,7 +117,8 @@ class World {
   }
 
   // Makes this process a client: takes a slot and holds its lock until detach() or death. The same
-  // slot again if it is attached already. kUnavailable when all slots are taken.
+  // slot again if it is attached already; after a reboot of the node it is then attached to its
+  // GPUs again. kUnavailable when all slots are taken.
   [[nodiscard]] virtual Result<uint16_t> attach(const NewClient& who) = 0;
   // This process as a client of its own name and pid, attached to every GPU.
   [[nodiscard]] Result<uint16_t> attach();
