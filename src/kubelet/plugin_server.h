@@ -1,0 +1,76 @@
+#pragma once
+
+// The device-plugin service of one resource on its own Unix socket, as the kubelet calls it.
+//
+// One thread for the server, asleep in its completion queue when nobody calls; streams own no
+// thread. Every live ListAndWatch stream gets the newest list, and gets it again whenever publish()
+// brings another; a stream whose client has gone is reaped when that happens, not at the next
+// change. A client that reads slowly gets the newest list next, never a queue of old ones.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "ports/kubelet.h"
+
+namespace gpuslice::kubelet {
+
+// Live ListAndWatch streams of one resource; one more is refused with RESOURCE_EXHAUSTED. The
+// kubelet holds one.
+inline constexpr size_t kMaxStreams = 64;
+// gRPC's own default, which the kubelet has as well: a list that is longer cannot be sent.
+inline constexpr int kMaxMessageBytes = 4 * 1024 * 1024;
+// Calls at a time on one connection; more wait in the client.
+inline constexpr int kMaxCallsPerConnection = 100;
+// What all of gRPC's buffers may take together.
+inline constexpr size_t kMaxGrpcMemoryBytes = 64 * 1024 * 1024;
+// sun_path has 108 bytes with the terminating zero.
+inline constexpr size_t kMaxSocketPathBytes = 107;
+
+// What is counted of one call.
+struct CallSeen {
+  std::string_view method;  // "Allocate"
+  Duration duration{};      // in the server, without the socket
+  bool ok = false;
+};
+
+class PluginServer {
+ public:
+  using Seen = std::function<void(const CallSeen&)>;  // called on the server's thread
+
+  struct Options {
+    std::string socket_path;
+    ports::PluginService* service = nullptr;  // outlives the server; called on the server's thread
+    std::shared_ptr<const ports::DeviceList> list;
+    Seen seen;
+    // Part of a file name that no other server of this machine uses at the same time.
+    std::string unique;
+  };
+
+  // Serves from the moment it returns. kInUse when another program answers on that socket (it is
+  // left alone), kInvalidConfig when the path is too long, kNoPermission or kFailed when the socket
+  // cannot be made. A stale socket is removed.
+  [[nodiscard]] static Result<std::unique_ptr<PluginServer>> serve(Options options);
+  PluginServer(const PluginServer&) = delete;
+  PluginServer& operator=(const PluginServer&) = delete;
+  // Ends all streams and calls, joins the thread and removes the socket: milliseconds.
+  virtual ~PluginServer() = default;
+
+  // Any thread. Every live stream is sent `list`.
+  virtual void publish(std::shared_ptr<const ports::DeviceList> list) = 0;
+  // Any thread.
+  // Is the socket still where it was made?
+  [[nodiscard]] virtual bool in_place() const = 0;
+  // Any thread.
+  [[nodiscard]] virtual size_t streams() const = 0;
+  [[nodiscard]] virtual uint64_t refused_streams() const = 0;
+  [[nodiscard]] virtual uint64_t lists_sent() const = 0;
+
+ protected:
+  PluginServer() = default;
+};
+
+}  // namespace gpuslice::kubelet

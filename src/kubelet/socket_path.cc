@@ -1,0 +1,78 @@
+#include "kubelet/socket_path.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "base/text.h"
+#include "kubelet/plugin_server.h"
+
+namespace gpuslice::kubelet {
+namespace {
+
+std::string command_of(pid_t pid) {
+  const int fd = ::open(fmt::format("/proc/{}/comm", pid).c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return "";
+  std::array<char, 64> name{};
+  const ssize_t length = ::read(fd, name.data(), name.size());
+  ::close(fd);
+  return length > 0 ? std::string(trim({name.data(), static_cast<size_t>(length)})) : "";
+}
+
+}  // namespace
+
+Result<std::string> plugin_socket_path(std::string_view plugin_dir, std::string_view resource) {
+  const std::string_view name = resource.substr(resource.find('/') + 1);
+  std::string path = fmt::format("{}/nvidia-{}.sock", plugin_dir, name);
+  if (path.size() > kMaxSocketPathBytes) {
+    return fail(Code::kInvalidConfig,
+                "{}: cannot be served: the path of its socket, {}, has {} characters and Linux "
+                "allows {}; shorten the resource's name or the folder (--kubelet-dir)",
+                resource, path, path.size(), kMaxSocketPathBytes);
+  }
+  return path;
+}
+
+std::string grpc_target(std::string_view path) {
+  static constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
+  std::string out = "unix:";
+  for (const char c : path) {
+    if (kPlain.find(c) != std::string_view::npos) {
+      out += c;
+    } else {
+      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return out;
+}
+
+std::optional<std::string> who_serves(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return std::nullopt;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return std::nullopt;
+  std::optional<std::string> who;
+  // A full backlog (EAGAIN) is somebody too.
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 ||
+      errno == EAGAIN) {
+    who = "another program";
+    ucred peer{};
+    socklen_t length = sizeof peer;
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0) {
+      const std::string command = command_of(peer.pid);
+      who = command.empty() ? fmt::format("another program (PID {})", peer.pid)
+                            : fmt::format("{} (PID {})", command, peer.pid);
+    }
+  }
+  ::close(fd);
+  return who;
+}
+
+}  // namespace gpuslice::kubelet
