@@ -16,7 +16,7 @@ namespace {
 constexpr const char* kA100 = "A100-SXM4-40GB";
 constexpr const char* kH100 = "H100-80GB-SXM";
 constexpr const char* kRtx = "RTX-PRO-6000-Blackwell-96GB";
-constexpr ProfileId k1g{19}, k1gMe{20}, k1g2x{15}, k2g{14}, k3g{9}, k4g{5}, k7g{0};
+constexpr ProfileId k1g{19}, k1gMe{20}, k2g{14}, k3g{9}, k7g{0};
 constexpr Caller kUser{.admin = false, .client = kNoClient};
 
 uint16_t put_client(State& state, int32_t pid) {

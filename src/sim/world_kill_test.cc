@@ -272,6 +272,9 @@ TEST_F(Kill, NoUpdateIsLostWhenProcessesDieAtRandom) {
   for (int i = 0; i < 6; ++i) children.push_back(fork_child(writer));
   uint64_t killed = 0;
   for (int round = 0; round < 60; ++round) {
+    // They get somewhere between two deaths, however slow the machine.
+    const uint64_t enough = confirmed->load() + 3;
+    while (confirmed->load() < enough) std::this_thread::yield();
     std::this_thread::sleep_for(std::chrono::microseconds(random.below(5000)));
     const size_t victim = random.below(children.size());
     kill(children[victim], SIGKILL);
