@@ -1,0 +1,430 @@
+#include "nvml/session.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "nvml/api.h"
+#include "nvml/library.h"
+
+namespace gpuslice::nvml {
+namespace {
+
+using api::Device;
+using api::Instance;
+using api::Return;
+
+// Processes of one list; a GPU with more shows this many.
+constexpr unsigned kMaxProcesses = 1024;
+// A process's name, as nvmlSystemGetProcessName writes it.
+constexpr unsigned kProcessNameBytes = 512;
+
+// What NVML's enums are called in its manual.
+constexpr int kTemperatureGpu = 0;
+constexpr int kClockGraphics = 0;
+constexpr int kClockSm = 1;
+constexpr int kClockMemory = 2;
+constexpr int kEccUncorrected = 1;
+constexpr int kEccVolatile = 0;
+
+// An answer that means "not on this GPU" or "not for you", which is no failure of the GPU.
+bool merely_absent(Return code) {
+  return code == api::kNotSupported || code == api::kNoPermission || code == api::kNotFound ||
+         code == api::kFunctionNotFound || code == api::kInvalidArgument;
+}
+
+template <size_t N>
+std::string text_of(const std::array<char, N>& buffer) {
+  return {buffer.data(), ::strnlen(buffer.data(), N)};
+}
+
+// /sys/bus/pci/devices/<bdf>/numa_node; sysfs writes the domain with four digits and small letters.
+int64_t numa_node_of(const std::string& root, std::string_view bus_id) {
+  if (bus_id.size() < 12) return -1;
+  const std::string path = fmt::format("{}/sys/bus/pci/devices/{}/numa_node", root,
+                                       to_lower(bus_id.substr(bus_id.size() - 12)));
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -1;
+  std::array<char, 32> buffer{};
+  const ssize_t length = ::read(fd, buffer.data(), buffer.size() - 1);
+  ::close(fd);
+  if (length <= 0) return -1;
+  const auto node = parse_u64(trim({buffer.data(), static_cast<size_t>(length)}));
+  return node ? static_cast<int64_t>(*node) : -1;
+}
+
+}  // namespace
+
+Code code_of_return(int nvml_return) {
+  switch (nvml_return) {
+    case 2:   // INVALID_ARGUMENT
+    case 5:   // ALREADY_INITIALIZED
+    case 7:   // INSUFFICIENT_SIZE
+    case 25:  // ARGUMENT_VERSION_MISMATCH
+      return Code::kInternal;
+    case 3:   // NOT_SUPPORTED
+    case 13:  // FUNCTION_NOT_FOUND
+    case 23:  // INSUFFICIENT_RESOURCES
+    case 26:  // DEPRECATED
+    case 30:  // RESET_TYPE_NOT_SUPPORTED
+      return Code::kImpossible;
+    case 4:  // NO_PERMISSION
+      return Code::kNoPermission;
+    case 6:   // NOT_FOUND
+    case 28:  // GPU_NOT_FOUND
+      return Code::kNotFound;
+    case 1:   // UNINITIALIZED
+    case 9:   // DRIVER_NOT_LOADED
+    case 12:  // LIBRARY_NOT_FOUND
+    case 18:  // LIB_RM_VERSION_MISMATCH
+    case 27:  // NOT_READY
+      return Code::kUnavailable;
+    case 10:  // TIMEOUT
+      return Code::kTimeout;
+    case 15:  // GPU_IS_LOST
+      return Code::kGpuLost;
+    case 16:  // RESET_REQUIRED
+      return Code::kNeedsReset;
+    case 19:  // IN_USE
+      return Code::kInUse;
+    default:
+      return Code::kFailed;
+  }
+}
+
+class Session::Impl {
+ public:
+  Impl(std::string root, std::unique_ptr<Library> library)
+      : root_(std::move(root)), library_(std::move(library)) {}
+
+  ~Impl() {
+    if (initialised_) (void)call<>("nvmlShutdown");
+  }
+
+  Status init() {
+    if (const Return code = call<>("nvmlInit_v2"); code != api::kSuccess) {
+      return std::unexpected(error("NVIDIA driver", "nvmlInit_v2", code));
+    }
+    initialised_ = true;
+    return {};
+  }
+
+  Result<ports::DriverInfo> driver() {
+    ports::DriverInfo info;
+    std::array<char, api::kVersionBytes> buffer{};
+    TRY(must("NVIDIA driver", "nvmlSystemGetDriverVersion", buffer.data(),
+             static_cast<unsigned>(buffer.size())));
+    info.version = text_of(buffer);
+    buffer = {};
+    if (call("nvmlSystemGetNVMLVersion", buffer.data(), static_cast<unsigned>(buffer.size())) ==
+        api::kSuccess) {
+      info.nvml_version = text_of(buffer);
+    }
+    int cuda = 0;
+    if (call("nvmlSystemGetCudaDriverVersion_v2", &cuda) == api::kSuccess && cuda > 0) {
+      info.cuda_version = static_cast<uint32_t>(cuda);
+    }
+    return info;
+  }
+
+  Result<uint32_t> gpu_count() {
+    unsigned count = 0;
+    TRY(must("NVIDIA driver", "nvmlDeviceGetCount_v2", &count));
+    return count;
+  }
+
+  Result<ports::Gpu> gpu(GpuIndex index, ports::Detail detail) {
+    const std::string object = fmt::format("GPU {}", index.value);
+    Device device = nullptr;
+    TRY(must(object, "nvmlDeviceGetHandleByIndex_v2", index.value, &device));
+    ports::Gpu gpu;
+    gpu.index = index;
+    std::array<char, api::kUuidBytes> uuid{};
+    TRY(must(object, "nvmlDeviceGetUUID", device, uuid.data(), static_cast<unsigned>(uuid.size())));
+    gpu.uuid = text_of(uuid);
+    std::array<char, api::kNameBytes> name{};
+    TRY(must(object, "nvmlDeviceGetName", device, name.data(), static_cast<unsigned>(name.size())));
+    gpu.name = text_of(name);
+    unsigned minor = index.value;
+    TRY(may(object, "nvmlDeviceGetMinorNumber", device, &minor));
+    gpu.minor = GpuMinor{minor};
+    api::PciInfo pci{};
+    TRY(must(object, "nvmlDeviceGetPciInfo_v3", device, &pci));
+    gpu.bus_id.assign(pci.bus_id, ::strnlen(pci.bus_id, sizeof pci.bus_id));
+    gpu.numa_node = numa_node_of(root_, gpu.bus_id);
+    api::Memory memory{};
+    TRY(must(object, "nvmlDeviceGetMemoryInfo", device, &memory));
+    gpu.memory_total_bytes = memory.total;
+    TRY(read_mig(object, device, gpu));
+    if (detail == ports::Detail::kAll) read_details(device, memory, gpu);
+    return gpu;
+  }
+
+ private:
+  // Calls `name` with `args`, whose types must be those of NVML's manual as far as the machine's
+  // calling convention sees them: enums are ints and handles are pointers, whatever their names.
+  template <class... Args>
+#if defined(__clang__)
+  __attribute__((no_sanitize("function")))
+#endif
+  Return
+  call(const char* name, Args... args) {
+    auto* function = library_->function<Return(Args...)>(name);
+    return function == nullptr ? api::kFunctionNotFound : function(args...);
+  }
+
+  [[nodiscard]] Error error(std::string_view object, const char* name, Return code) {
+    const char* words = "function not found in this driver's library";
+    if (auto* error_string = library_->function<const char*(Return)>("nvmlErrorString");
+        code != api::kFunctionNotFound && error_string != nullptr) {
+      words = error_string(code);
+    }
+    return {code_of_return(code), fmt::format("{}: {}: {} ({})", object, name, words, code), {}};
+  }
+
+  // A call without which the object is of no use.
+  template <class... Args>
+  Status must(std::string_view object, const char* name, Args... args) {
+    const Return code = call(name, args...);
+    if (code != api::kSuccess) return std::unexpected(error(object, name, code));
+    return {};
+  }
+
+  // A call whose answer may be absent; anything worse is an error all the same.
+  template <class... Args>
+  Status may(std::string_view object, const char* name, Args... args) {
+    const Return code = call(name, args...);
+    if (code != api::kSuccess && !merely_absent(code)) {
+      return std::unexpected(error(object, name, code));
+    }
+    return {};
+  }
+
+  // An unsigned getter; nothing where the driver does not tell.
+  template <class... Args>
+  std::optional<uint32_t> value(const char* name, Args... args) {
+    unsigned out = 0;
+    if (call(name, args..., &out) != api::kSuccess) return std::nullopt;
+    return out;
+  }
+
+  template <size_t N>
+  std::string string(const char* name, Device device) {
+    std::array<char, N> buffer{};
+    if (call(name, device, buffer.data(), static_cast<unsigned>(N)) != api::kSuccess) return "";
+    return text_of(buffer);
+  }
+
+  Status read_mig(const std::string& object, Device device, ports::Gpu& gpu);
+  Result<ports::MigDevice> mig_device(const std::string& object, Device parent, Device device,
+                                      uint32_t index);
+  void read_details(Device device, const api::Memory& memory, ports::Gpu& gpu);
+  void read_processes(Device device, ports::Process::Kind kind, const char* name,
+                      std::vector<ports::Process>& out);
+  std::string process_name(uint32_t pid);
+
+  std::string root_;
+  std::unique_ptr<Library> library_;
+  bool initialised_ = false;
+};
+
+Status Session::Impl::read_mig(const std::string& object, Device device, ports::Gpu& gpu) {
+  unsigned current = 0;
+  unsigned pending = 0;
+  const Return code = call("nvmlDeviceGetMigMode", device, &current, &pending);
+  if (merely_absent(code)) return {};
+  if (code != api::kSuccess) return std::unexpected(error(object, "nvmlDeviceGetMigMode", code));
+  gpu.mig = ports::MigMode{current == 1, pending == 1};
+  if (!gpu.mig->current) return {};
+  unsigned most = 0;
+  TRY(may(object, "nvmlDeviceGetMaxMigDeviceCount", device, &most));
+  for (unsigned i = 0; i < most; ++i) {
+    Device mig = nullptr;
+    const Return found = call("nvmlDeviceGetMigDeviceHandleByIndex", device, i, &mig);
+    if (merely_absent(found)) continue;
+    if (found != api::kSuccess) {
+      return std::unexpected(error(fmt::format("{}, MIG device {}", object, i),
+                                   "nvmlDeviceGetMigDeviceHandleByIndex", found));
+    }
+    TRY_ASSIGN(ports::MigDevice one, mig_device(object, device, mig, i));
+    gpu.mig_devices.push_back(std::move(one));
+  }
+  return {};
+}
+
+Result<ports::MigDevice> Session::Impl::mig_device(const std::string& gpu_object, Device parent,
+                                                   Device device, uint32_t index) {
+  const std::string object = fmt::format("{}, MIG device {}", gpu_object, index);
+  ports::MigDevice mig;
+  mig.index = index;
+  std::array<char, api::kUuidBytes> uuid{};
+  TRY(must(object, "nvmlDeviceGetUUID", device, uuid.data(), static_cast<unsigned>(uuid.size())));
+  mig.uuid = text_of(uuid);
+  std::array<char, api::kNameBytes> name{};
+  TRY(must(object, "nvmlDeviceGetName", device, name.data(), static_cast<unsigned>(name.size())));
+  // "<board name> MIG 1g.5gb"
+  const std::string full = text_of(name);
+  if (const size_t at = full.rfind(" MIG "); at != std::string::npos) {
+    mig.profile = full.substr(at + 5);
+  }
+  unsigned gi = 0;
+  unsigned ci = 0;
+  TRY(must(object, "nvmlDeviceGetGpuInstanceId", device, &gi));
+  TRY(must(object, "nvmlDeviceGetComputeInstanceId", device, &ci));
+  mig.gi = GiId{gi};
+  mig.ci = CiId{ci};
+  // Needs access to the instance's capability; without it the device is known and its place is not.
+  Instance instance = nullptr;
+  if (call("nvmlDeviceGetGpuInstanceById", parent, gi, &instance) == api::kSuccess) {
+    api::GpuInstanceInfo info{};
+    TRY(must(object, "nvmlGpuInstanceGetInfo", instance, &info));
+    mig.profile_id = ProfileId{info.profile_id};
+    mig.placement.start = static_cast<decltype(mig.placement.start)>(info.placement.start);
+    mig.placement.size = static_cast<decltype(mig.placement.size)>(info.placement.size);
+  }
+  api::Attributes attributes{};
+  TRY(may(object, "nvmlDeviceGetAttributes_v2", device, &attributes));
+  mig.sm = attributes.sm;
+  mig.ce = attributes.ce;
+  mig.dec = attributes.dec;
+  mig.enc = attributes.enc;
+  mig.jpeg = attributes.jpeg;
+  mig.ofa = attributes.ofa;
+  api::Memory memory{};
+  TRY(may(object, "nvmlDeviceGetMemoryInfo", device, &memory));
+  mig.memory_total_bytes = memory.total;
+  mig.memory_used_bytes = memory.used;
+  api::Bar1Memory bar1{};
+  TRY(may(object, "nvmlDeviceGetBAR1MemoryInfo", device, &bar1));
+  mig.bar1_total_bytes = bar1.total;
+  mig.bar1_used_bytes = bar1.used;
+  return mig;
+}
+
+void Session::Impl::read_details(Device device, const api::Memory& memory, ports::Gpu& gpu) {
+  gpu.memory_used_bytes = memory.used;
+  gpu.memory_free_bytes = memory.free;
+  api::MemoryV2 v2{};
+  v2.version = api::kMemoryV2;
+  if (call("nvmlDeviceGetMemoryInfo_v2", device, &v2) == api::kSuccess) {
+    gpu.memory_reserved_bytes = v2.reserved;
+    gpu.memory_used_bytes = v2.used;
+    gpu.memory_free_bytes = v2.free;
+  }
+  api::Utilization utilization{};
+  if (call("nvmlDeviceGetUtilizationRates", device, &utilization) == api::kSuccess) {
+    gpu.utilisation_percent = utilization.gpu;
+    gpu.memory_utilisation_percent = utilization.memory;
+  }
+  gpu.temperature_c = value("nvmlDeviceGetTemperature", device, kTemperatureGpu);
+  gpu.fan_percent = value("nvmlDeviceGetFanSpeed", device);
+  gpu.performance_state = value("nvmlDeviceGetPerformanceState", device);
+  gpu.power_mw = value("nvmlDeviceGetPowerUsage", device);
+  gpu.power_limit_mw = value("nvmlDeviceGetEnforcedPowerLimit", device);
+  gpu.power_default_limit_mw = value("nvmlDeviceGetPowerManagementDefaultLimit", device);
+  gpu.graphics_mhz = value("nvmlDeviceGetClockInfo", device, kClockGraphics);
+  gpu.sm_mhz = value("nvmlDeviceGetClockInfo", device, kClockSm);
+  gpu.memory_mhz = value("nvmlDeviceGetClockInfo", device, kClockMemory);
+  if (const auto mode = value("nvmlDeviceGetPersistenceMode", device)) {
+    gpu.persistence_mode = *mode == 1;
+  }
+  if (const auto active = value("nvmlDeviceGetDisplayActive", device)) {
+    gpu.display_active = *active == 1;
+  }
+  gpu.compute_mode = value("nvmlDeviceGetComputeMode", device);
+  unsigned long long errors = 0;
+  if (call("nvmlDeviceGetTotalEccErrors", device, kEccUncorrected, kEccVolatile, &errors) ==
+      api::kSuccess) {
+    gpu.ecc_uncorrected = errors;
+  }
+  gpu.pcie_generation = value("nvmlDeviceGetCurrPcieLinkGeneration", device);
+  gpu.pcie_width = value("nvmlDeviceGetCurrPcieLinkWidth", device);
+  gpu.serial = string<api::kSerialBytes>("nvmlDeviceGetSerial", device);
+  gpu.vbios = string<api::kVbiosBytes>("nvmlDeviceGetVbiosVersion", device);
+  read_processes(device, ports::Process::Kind::kCompute, "nvmlDeviceGetComputeRunningProcesses_v3",
+                 gpu.processes);
+  read_processes(device, ports::Process::Kind::kGraphics,
+                 "nvmlDeviceGetGraphicsRunningProcesses_v3", gpu.processes);
+  read_processes(device, ports::Process::Kind::kMps, "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+                 gpu.processes);
+}
+
+void Session::Impl::read_processes(Device device, ports::Process::Kind kind, const char* name,
+                                   std::vector<ports::Process>& out) {
+  std::vector<api::ProcessInfo> list(64);
+  auto count = static_cast<unsigned>(list.size());
+  Return code = call(name, device, &count, list.data());
+  // Processes come while one asks: room for some more than it says.
+  while (code == api::kInsufficientSize && list.size() < kMaxProcesses) {
+    list.resize(std::min<size_t>(kMaxProcesses, std::max<size_t>(list.size() * 2, count + 16)));
+    count = static_cast<unsigned>(list.size());
+    code = call(name, device, &count, list.data());
+  }
+  if (code != api::kSuccess) return;
+  list.resize(std::min<size_t>(count, list.size()));
+  for (const api::ProcessInfo& info : list) {
+    ports::Process process;
+    process.pid = info.pid;
+    process.kind = kind;
+    if (info.used_memory != api::kUnknownMemory) process.memory_bytes = info.used_memory;
+    if (info.gpu_instance != api::kNoInstance) process.gi = GiId{info.gpu_instance};
+    if (info.compute_instance != api::kNoInstance) process.ci = CiId{info.compute_instance};
+    process.name = process_name(info.pid);
+    out.push_back(std::move(process));
+  }
+}
+
+std::string Session::Impl::process_name(uint32_t pid) {
+  std::array<char, kProcessNameBytes> buffer{};
+  if (pid == 0 ||
+      call("nvmlSystemGetProcessName", pid, buffer.data(), kProcessNameBytes) != api::kSuccess) {
+    return "";
+  }
+  return text_of(buffer);
+}
+
+// --- Session
+// ---------------------------------------------------------------------------------------
+
+Session::Session(std::string root) : root_(std::move(root)) {
+  while (root_.ends_with('/')) root_.pop_back();
+}
+
+Session::~Session() = default;
+
+Status Session::open() {
+  if (impl_) return {};
+  TRY_ASSIGN(std::unique_ptr<Library> library, Library::load(root_));
+  auto impl = std::make_unique<Impl>(root_, std::move(library));
+  TRY(impl->init());
+  impl_ = std::move(impl);
+  return {};
+}
+
+void Session::close() { impl_.reset(); }
+
+Result<ports::DriverInfo> Session::driver() {
+  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  return impl_->driver();
+}
+
+Result<uint32_t> Session::gpu_count() {
+  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  return impl_->gpu_count();
+}
+
+Result<ports::Gpu> Session::gpu(GpuIndex index, ports::Detail detail) {
+  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  return impl_->gpu(index, detail);
+}
+
+}  // namespace gpuslice::nvml
