@@ -22,14 +22,14 @@ std::unexpected<Error> failed(const std::string& path, const char* action, int e
   return fail(code_of_errno(error), "{}: {}: {}", path, action, std::strerror(error));
 }
 
-Status write_all(int fd, const std::string& path, std::string_view content) {
+Status write_all(int fd, const std::string& path, std::string_view content, bool durable) {
   while (!content.empty()) {
     const ssize_t put = ::write(fd, content.data(), content.size());
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return failed(path, "cannot be written", errno);
     content.remove_prefix(static_cast<size_t>(put));
   }
-  if (::fsync(fd) != 0) return failed(path, "cannot be written to disk", errno);
+  if (durable && ::fsync(fd) != 0) return failed(path, "cannot be written to disk", errno);
   return {};
 }
 
@@ -97,15 +97,15 @@ Status make_folders(const std::string& path) {
   return failed(path, "folder cannot be made", errno);
 }
 
-Status write_file_atomically(const std::string& path, std::string_view content, unsigned mode) {
+Status write_file_atomically(const std::string& path, std::string_view content, bool durable) {
   const std::string folder = folder_of(path);
   TRY(make_folders(folder));
   const std::string temporary = path + ".tmp." + std::to_string(::getpid());
   {
     const UniqueFd fd(
-        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode));
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644));
     if (!fd.valid()) return failed(temporary, "cannot be made", errno);
-    if (Status written = write_all(fd.get(), temporary, content); !written) {
+    if (Status written = write_all(fd.get(), temporary, content, durable); !written) {
       ::unlink(temporary.c_str());
       return written;
     }
@@ -115,6 +115,7 @@ Status write_file_atomically(const std::string& path, std::string_view content, 
     ::unlink(temporary.c_str());
     return failed(path, "cannot be replaced", error);
   }
+  if (!durable) return {};
   const UniqueFd folder_fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder_fd.valid() || ::fsync(folder_fd.get()) != 0) {
     return failed(folder, "cannot be written to disk", errno);

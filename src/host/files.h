@@ -15,11 +15,12 @@ namespace gpuslice::host {
 // read, kInvalidConfig when it is longer than `max_bytes` or no regular file, kFailed otherwise.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t max_bytes);
 
-// Writes `content` to `path`: a temporary file beside it, fsync, rename, fsync of the folder.
-// Missing folders are made with mode 0755. On failure the old content stays and the temporary file
-// is removed. kNoPermission or kFailed (no space, read-only).
+// Writes `content` to `path`: a temporary file beside it, then rename; when `durable` also fsync of
+// the file before and of the folder after. Missing folders are made with mode 0755. On failure the
+// old content stays and the temporary file is removed. kNoPermission or kFailed (no space,
+// read-only).
 [[nodiscard]] Status write_file_atomically(const std::string& path, std::string_view content,
-                                           unsigned mode = 0644);
+                                           bool durable);
 
 // Removes `path`; that it is not there is no failure.
 [[nodiscard]] Status remove_file(const std::string& path);

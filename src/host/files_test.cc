@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "host/node_host.h"
 #include "host/path_watch.h"
 
 namespace gpuslice::host {
@@ -60,20 +61,21 @@ TEST_F(FilesTest, SaysWhyAFileCannotBeRead) {
 
 TEST_F(FilesTest, WritesThroughNewFoldersAndReplaces) {
   const std::string path = at("x/y/last-good.yaml");
-  ASSERT_TRUE(write_file_atomically(path, "one").has_value());
-  ASSERT_TRUE(write_file_atomically(path, "two").has_value());
+  ASSERT_TRUE(write_file_atomically(path, "one", true).has_value());
+  ASSERT_TRUE(write_file_atomically(path, "two", false).has_value());
   EXPECT_EQ(*read_file(path, 100), "two");
   EXPECT_EQ(std::distance(fs::directory_iterator(at("x/y")), fs::directory_iterator()), 1);
 }
 
 TEST_F(FilesTest, AFailedWriteLeavesTheOldContent) {
   fs::create_directory(at("target"));
-  const Status written = write_file_atomically(at("target"), "x");  // a folder cannot be replaced
+  const Status written =
+      write_file_atomically(at("target"), "x", true);  // a folder cannot be replaced
   ASSERT_FALSE(written.has_value());
   EXPECT_EQ(written.error().message, at("target") + ": cannot be replaced: Is a directory");
   EXPECT_EQ(std::distance(fs::directory_iterator(dir_), fs::directory_iterator()), 1);
   put(at("file"), "");
-  EXPECT_EQ(write_file_atomically(at("file/under"), "x").error().message,
+  EXPECT_EQ(write_file_atomically(at("file/under"), "x", true).error().message,
             at("file") + ": cannot be made a folder: something else stands there");
 }
 
