@@ -1,0 +1,33 @@
+#pragma once
+
+// What `gpuslice agent` is started with, as values.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "config/flags.h"
+
+namespace gpuslice::bin {
+
+struct AgentCommand {
+  std::string root;  // "" when not said: see driver_root() in bin/agent_main.h
+  std::string kubelet_dir = "/var/lib/kubelet";
+  std::string listen = "127.0.0.1:9400";  // "" for none
+  std::string config_file;
+  std::string config_dir;
+  std::string config_compat = "strict";
+  std::string mig_config;
+  std::string mig_label;
+  std::string state_dir = "/var/lib/gpuslice";
+  std::string run_dir = "/run/gpuslice";
+  std::string log_level = "info";
+  std::string log_form = "text";
+  std::vector<std::string> roles;
+  std::vector<std::string> cdi_extra_mounts;
+  bool no_kube = false;
+  std::map<std::string, std::string> kube;      // flags about the API server: "node-name"
+  std::map<config::Flag, std::string> options;  // NVIDIA's flags that were written, as written
+};
+
+}  // namespace gpuslice::bin

@@ -1,0 +1,215 @@
+#include "bin/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string_view>
+
+#include "base/text.h"
+
+namespace gpuslice::bin {
+namespace {
+
+constexpr auto kVerbs =
+    std::to_array<std::string_view>({"agent", "list", "smi", "version", "help"});
+
+// Verbs of the command-line contract that this version does not have.
+constexpr auto kLaterVerbs = std::to_array<std::string_view>(
+    {"plan", "apply", "assert", "diff", "export", "checkpoint", "restore", "generate-config",
+     "explain", "lint", "top", "doctor"});
+
+constexpr std::string_view kHelp = R"(gpuslice shares the NVIDIA GPUs of a Kubernetes node.
+
+usage: gpuslice VERB [FLAGS]
+
+  agent                 the node daemon: device plugin, health, metrics, page (gpuslice agent --help)
+  list gpus|devices     what is there, and what the kubelet is offered
+  smi                   nvidia-smi's habits: -L, --query-gpu=…, the table
+  version               what this is
+
+Exit codes: 0 done · 1 internal error · 2 usage · 3 configuration invalid · 4 impossible on this hardware ·
+5 in use · 6 reset or reboot needed · 7 failed, nothing lost
+)";
+
+// One-letter flags mean different things in the programs that gpuslice takes the place of.
+struct OneLetter {
+  char letter;
+  std::string_view long_name;
+};
+constexpr auto kOneLetters = std::to_array<OneLetter>({
+    {'c', "--config"},
+    {'f', "--mig-config"},
+    {'l', "--mig-label"},
+    {'n', "--node-name"},
+    {'o', "--output-file"},
+});
+
+// Flags of GPU feature discovery about the API server; no file sets them.
+constexpr auto kKubeFlags = std::to_array<std::string_view>(
+    {"kubeconfig", "kube-api-qps", "kube-api-burst", "namespace", "node-name", "pod-name"});
+
+// "--driver-root,--nvidia-driver-root"
+std::string option_names(const config::FlagRow& row) {
+  std::string names;
+  for (const std::string_view name : row.options) {
+    if (name.empty()) continue;
+    if (!names.empty()) names += ',';
+    names += "--";
+    names += name;
+  }
+  return names;
+}
+
+void add_flags(CLI::App& app, AgentCommand& agent) {
+  app.add_option("--root", agent.root, "folder under which the driver's files lie (/)");
+  app.add_option("--kubelet-dir", agent.kubelet_dir, "the kubelet's folder")->capture_default_str();
+  app.add_option("--listen", agent.listen, "HOST:PORT of health, metrics and page; \"\" for none")
+      ->capture_default_str();
+  app.add_option("--config", agent.config_file, "device-plugin configuration, v1");
+  app.add_option("--config-dir", agent.config_dir, "folder of a mounted ConfigMap");
+  app.add_option("--config-compat", agent.config_compat,
+                 "strict, or nvidia: read as its plugin does")
+      ->check(CLI::IsMember({"strict", "nvidia"}))
+      ->capture_default_str();
+  app.add_option("--mig-config", agent.mig_config, "mig-parted configuration, v1");
+  app.add_option("--mig-label", agent.mig_label, "which label of it");
+  app.add_option("--state-dir", agent.state_dir, "where the last good configuration is kept")
+      ->capture_default_str();
+  app.add_option("--run-dir", agent.run_dir, "where the ledger of this boot is kept")
+      ->capture_default_str();
+  app.add_option("--log-level", agent.log_level, "debug, info, warning or error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->capture_default_str();
+  app.add_option("--log-format", agent.log_form, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  app.add_option("--roles", agent.roles, "what to do: plugin,labels,mig,metrics")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"plugin", "labels", "mig", "metrics"}));
+  app.add_option("--cdi-extra-mount", agent.cdi_extra_mounts,
+                 "HOST:CONTAINER[:rw], in each CDI spec");
+  app.add_flag("--no-kube", agent.no_kube, "without the API server");
+  for (const std::string_view name : kKubeFlags) {
+    app.add_option("--" + std::string(name), agent.kube[std::string(name)], "of the API server")
+        ->group("as NVIDIA's");
+  }
+  for (const config::FlagRow& row : config::flag_rows()) {
+    std::string& value = agent.options[row.flag];
+    const std::string help = row.key.empty() ? "" : fmt::format("as {} in the file", row.key);
+    CLI::Option* option = row.type == config::FlagType::kBool
+                              ? app.add_flag(option_names(row), value, help)
+                              : app.add_option(option_names(row), value, help);
+    option->group("as NVIDIA's");
+  }
+}
+
+std::vector<std::string> long_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+Error unknown_argument(const CLI::App& app, const std::string& argument) {
+  if (argument.size() >= 2 && argument[0] == '-' && argument[1] != '-') {
+    const auto known =
+        std::find_if(kOneLetters.begin(), kOneLetters.end(),
+                     [&](const OneLetter& one) { return one.letter == argument[1]; });
+    const std::string hint = known == kOneLetters.end()
+                                 ? "write the long name (gpuslice agent --help)"
+                                 : fmt::format("write the long name, perhaps {}", known->long_name);
+    return {Code::kUsage,
+            fmt::format("agent: flag '{}': one-letter flags mean different things in the programs "
+                        "that gpuslice takes the place of; {}",
+                        argument, hint),
+            {}};
+  }
+  if (!argument.starts_with("-")) {
+    return {
+        Code::kUsage,
+        fmt::format("agent: '{}': the agent takes flags only; see gpuslice agent --help", argument),
+        {}};
+  }
+  const std::string name = argument.substr(0, argument.find('='));
+  const std::vector<std::string> names = long_names(app);
+  const std::vector<std::string_view> candidates(names.begin(), names.end());
+  const auto near = nearest(name, candidates);
+  return {Code::kUsage,
+          near ? fmt::format("agent: unknown flag '{}'; did you mean {}?", name, *near)
+               : fmt::format("agent: unknown flag '{}'; see gpuslice agent --help", name),
+          {}};
+}
+
+Result<CommandLine> parse_agent(std::span<const std::string> args) {
+  CommandLine line;
+  line.verb = CommandLine::Verb::kAgent;
+  CLI::App app{"The node daemon: device plugin, health, metrics and a page.", "gpuslice agent"};
+  app.allow_extras();
+  add_flags(app, line.agent);
+  std::vector<std::string> reversed(args.rbegin(), args.rend());  // as CLI11 wants them
+  try {
+    app.parse(std::move(reversed));
+  } catch (const CLI::CallForHelp&) {
+    line.verb = CommandLine::Verb::kHelp;
+    line.help = app.help();
+    return line;
+  } catch (const CLI::ParseError& error) {
+    return fail(Code::kUsage, "agent: {}; see gpuslice agent --help", error.what());
+  }
+  if (const std::vector<std::string> rest = app.remaining(); !rest.empty()) {
+    return std::unexpected(unknown_argument(app, rest.front()));
+  }
+  // Only what was written: an absent flag must not hide the environment or the file.
+  for (const config::FlagRow& row : config::flag_rows()) {
+    if (app.get_option("--" + std::string(row.options[0]))->count() == 0) {
+      line.agent.options.erase(row.flag);
+    }
+  }
+  std::erase_if(line.agent.kube, [](const auto& flag) { return flag.second.empty(); });
+  return line;
+}
+
+Error unknown_verb(const std::string& verb) {
+  if (std::find(kLaterVerbs.begin(), kLaterVerbs.end(), verb) != kLaterVerbs.end()) {
+    return {Code::kUsage,
+            fmt::format(
+                "gpuslice: this version has no verb '{}'; it has: agent, list, smi, version", verb),
+            {}};
+  }
+  const auto near = nearest(verb, kVerbs);
+  return {Code::kUsage,
+          near
+              ? fmt::format("gpuslice: unknown verb '{}'; did you mean '{}'?", verb, *near)
+              : fmt::format("gpuslice: unknown verb '{}'; it has: agent, list, smi, version", verb),
+          {}};
+}
+
+}  // namespace
+
+Result<CommandLine> parse_command_line(std::span<const std::string> args) {
+  CommandLine line;
+  if (args.empty()) {
+    return fail(Code::kUsage, "gpuslice: a verb is missing: agent, list, smi or version");
+  }
+  const std::string& verb = args.front();
+  const std::span<const std::string> rest = args.subspan(1);
+  if (verb == "help" || verb == "--help" || verb == "-h") {
+    line.help = kHelp;
+    return line;
+  }
+  if (verb == "version" || verb == "--version") {
+    line.verb = CommandLine::Verb::kVersion;
+    return line;
+  }
+  if (verb == "agent") return parse_agent(rest);
+  if (verb == "list" || verb == "smi") {
+    line.verb = verb == "list" ? CommandLine::Verb::kList : CommandLine::Verb::kSmi;
+    line.args.assign(rest.begin(), rest.end());
+    return line;
+  }
+  return std::unexpected(unknown_verb(verb));
+}
+
+}  // namespace gpuslice::bin
