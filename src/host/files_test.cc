@@ -86,8 +86,18 @@ TEST_F(FilesTest, RemovingTwiceIsNoFailure) {
   EXPECT_EQ(remove_file(at("")).error().code, Code::kFailed);
 }
 
-// --- PathWatch
-// -------------------------------------------------------------------------------------
+TEST_F(FilesTest, ThePortReadsTheBootIdBelowItsRoot) {
+  NodeFiles node(dir_);
+  EXPECT_EQ(node.boot_id().value_or(""), NodeFiles("/").boot_id().value_or("none"));
+  ASSERT_TRUE(
+      node.write_atomic(at("proc/sys/kernel/random/boot_id"), "abc-1\n", false).has_value());
+  EXPECT_EQ(*node.boot_id(), "abc-1");
+  EXPECT_TRUE(node.exists(at("proc")));
+  EXPECT_FALSE(node.exists(at("none")));
+  EXPECT_EQ(*node.read(at("proc/sys/kernel/random/boot_id"), 6), "abc-1\n");
+}
+
+// --- PathWatch ---
 
 class PathWatchTest : public FilesTest {
  protected:
