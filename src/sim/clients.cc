@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -69,7 +70,10 @@ ProcessId this_process() {
     known_start.store(read_start_ticks(), std::memory_order_relaxed);
     known_for.store(now, std::memory_order_release);
   }
-  return {getpid(), known_start.load(std::memory_order_relaxed)};
+  uint64_t image = 0;
+  if (const auto* random = reinterpret_cast<const void*>(getauxval(AT_RANDOM)))
+    std::memcpy(&image, random, sizeof image);
+  return {getpid(), known_start.load(std::memory_order_relaxed), image};
 }
 
 std::string process_name() { return program_invocation_short_name; }
@@ -176,6 +180,10 @@ std::optional<int32_t> ClientLocks::holder(uint16_t slot) const {
 // --- pure
 // -----------------------------------------------------------------------------------------
 
+ProcessId process_of(const Client& client) {
+  return {client.pid, client.start_ticks, client.image};
+}
+
 uint16_t free_client_slot(const State& state) {
   for (uint16_t slot = 0; slot < kMaxClients; ++slot)
     if (!state.clients[slot].used) return slot;
@@ -196,6 +204,7 @@ void add_client(State& state, uint16_t slot, const NewClient& who) {
   client.alive = 1;
   client.pid = who.process.pid;
   client.start_ticks = who.process.start_ticks;
+  client.image = who.process.image;
   attach_gpus(state, slot, who.attached_gpus);
   client.generation = state.node.next_generation++;
   client.attached_ns = now_ns(state);

@@ -26,10 +26,12 @@ namespace gpuslice::sim {
 // The file's length in bytes, one per slot.
 inline constexpr uint64_t kClientFileBytes = kMaxClients;
 
-// What this process is called among clients: (pid, start) names a process for good.
+// What this process is called among clients: (pid, start) names a process for good, `image` which
+// of its execs: locks do not outlive an exec, so what the image before held is dead.
 struct ProcessId {
   int32_t pid = 0;
   uint64_t start_ticks = 0;  // field 22 of /proc/self/stat; 0 where there is no /proc
+  uint64_t image = 0;        // of the random bytes that the kernel gives to each exec
   friend bool operator==(const ProcessId&, const ProcessId&) = default;
 };
 [[nodiscard]] ProcessId this_process();
@@ -63,6 +65,8 @@ class ClientLocks {
 
 // --- pure, on a State
 // -----------------------------------------------------------------------------
+
+[[nodiscard]] ProcessId process_of(const Client& client);
 
 // A free slot, or kNoClient when all kMaxClients are used.
 [[nodiscard]] uint16_t free_client_slot(const State& state);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "sim/clients.h"
 #include "sim/mig_rules.h"
 
 namespace gpuslice::sim {
@@ -225,7 +226,12 @@ bool working_on(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci, uint16
 bool attached_by_others(const State& state, uint32_t gpu, uint16_t except) {
   for (uint16_t slot = 0; slot < kMaxClients; ++slot) {
     const Client& client = state.clients[slot];
-    if (client.used && slot != except && (client.attached_gpus >> gpu & 1) != 0) return true;
+    if (!client.used || (client.attached_gpus >> gpu & 1) == 0) continue;
+    // A process may have the library twice; none of its slots is another's.
+    if (slot == except ||
+        (except < kMaxClients && process_of(client) == process_of(state.clients[except])))
+      continue;
+    return true;
   }
   return false;
 }

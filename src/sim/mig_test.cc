@@ -261,6 +261,14 @@ TEST(Holders, AttachedBlocksResetOnAmpereNotOnHopper) {
   }
 }
 
+TEST(Holders, TheSameProcessTwiceIsNotAnother) {
+  const auto state = test_node(kA100);
+  const uint16_t self = put_client(*state, 12);
+  put_client(*state, 12);
+  EXPECT_EQ(reset_gpu(*state, 0, {.admin = true, .client = self}), Ret::kSuccess);
+  EXPECT_EQ(reset_gpu(*state, 0, kRoot), Ret::kInUse) << "to somebody outside they are others";
+}
+
 TEST(Reset, TakesInstancesAndIsCounted) {
   const auto state = test_node(kA100);
   must_create_ci(*state, must_create(*state, k2g), 1);

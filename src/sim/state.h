@@ -126,6 +126,7 @@ struct Client {
   uint32_t attached_gpus = 0;  // bit per GPU index: NVML is open on it
   uint32_t event_gpus = 0;     // bit per GPU index: an event set watches it
   uint64_t start_ticks = 0;    // field 22 of /proc/<pid>/stat: with pid, names a process
+  uint64_t image = 0;          // which exec of that process
   uint64_t generation = 0;     // of this use of the slot
   int64_t attached_ns = 0;
   char name[kClientName] = {};  // argv[0]'s last part, NUL-terminated

@@ -262,7 +262,7 @@ class FileWorld final : public World {
     // F_GETLK does not tell a process of its own locks: a second copy of this library in the same
     // process holds a slot that looks free.
     const ProcessId self = this_process();
-    if (client.pid == self.pid && client.start_ticks == self.start_ticks) return self.pid;
+    if (process_of(client) == self) return self.pid;
     return std::nullopt;
   }
 

@@ -1,7 +1,7 @@
 #pragma once
 
 // The shared file of a world: how it is laid out, read, checked and published. No locks here: World
-// holds the writer's lock when it publishes. docs/formats.md describes the same layout.
+// holds the writer's lock when it publishes.
 //
 //   0     Header, one page
 //   4096  copy 0 of the State, rounded up to whole pages

@@ -29,7 +29,7 @@
 namespace gpuslice::sim {
 namespace {
 
-constexpr size_t kSequenceAt = 40;  // docs/formats.md, the world file
+constexpr size_t kSequenceAt = 40;  // world_file.cc, Header
 constexpr size_t kChecksumAt = 48;
 
 std::vector<uint8_t> whole_file() {

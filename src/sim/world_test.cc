@@ -282,6 +282,26 @@ TEST(Clients, ADeadOneTakesItsWorkAndHandlesAlong) {
   EXPECT_EQ(world->snapshot()->subscriptions[0].used, 0);
 }
 
+TEST(Clients, WhatAnImageBeforeAnExecHeldIsSweptByTheNewOne) {
+  const TempFolder folder;
+  const auto world = must(World::create(folder.path(), four_a100()));
+  // As after exec: the same process, another image, and the lock has gone with the old one.
+  ProcessId before = this_process();
+  before.image ^= 1;
+  ASSERT_TRUE(world->write(
+      [&](State& state) { add_client(state, 5, {.process = before, .name = "before exec"}); }));
+  const Result<uint16_t> slot = world->attach();
+  ASSERT_TRUE(slot);
+  EXPECT_EQ(*slot, 0);
+  EXPECT_EQ(world->snapshot()->clients[5].used, 0);
+  // Another copy of the library in this image: its lock cannot be seen from here, but it lives.
+  ASSERT_TRUE(world->write(
+      [&](State& state) { add_client(state, 6, {.process = this_process(), .name = "twin"}); }));
+  ASSERT_TRUE(world->write([](State&) {}));
+  EXPECT_EQ(world->snapshot()->clients[6].used, 1);
+  EXPECT_EQ(world->holder(6), getpid());
+}
+
 TEST(Clients, AForkWhileOtherThreadsWriteLeavesTheChildFree) {
   const TempFolder folder;
   const auto world = must(World::create(folder.path(), four_a100()));
