@@ -7,6 +7,8 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <mutex>
 
@@ -23,9 +25,15 @@ namespace {
 constexpr size_t kMaxLockDescriptors = 256;
 std::array<std::atomic<int>, kMaxLockDescriptors> lock_descriptors{};  // fd + 1; 0: free
 
-void close_inherited_locks() {
+// No fork between opening such a descriptor and writing it down here.
+std::mutex descriptor_mutex;
+
+void before_fork() { descriptor_mutex.lock(); }
+void after_fork_in_parent() { descriptor_mutex.unlock(); }
+void after_fork_in_child() {
   for (std::atomic<int>& one : lock_descriptors)
     if (const int fd = one.exchange(0, std::memory_order_relaxed) - 1; fd >= 0) close(fd);
+  descriptor_mutex.unlock();
 }
 
 // The lock that one writer holds: opened for this write, so that every writer, thread or process,
@@ -38,14 +46,23 @@ class WriteLock {
   ~WriteLock() {
     if (fd_ < 0) return;
     abort_point("lock: release");
+    // Said, not left to close(): a child forked by other means than fork() may share the
+    // description.
+    struct flock lock{};
+    lock.l_type = F_UNLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_len = 1;
+    fcntl(fd_, F_OFD_SETLK, &lock);
     int mine = fd_ + 1;
     // Not ours any more when a fork handler has closed it already.
     if (lock_descriptors[at_].compare_exchange_strong(mine, 0)) close(fd_);
   }
 
   Status take(const std::string& path) {
-    static const int registered = pthread_atfork(nullptr, nullptr, close_inherited_locks);
+    static const int registered =
+        pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     (void)registered;
+    std::unique_lock no_fork(descriptor_mutex);
     const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
     if (fd < 0)
       return fail(errno == ENOENT ? Code::kNotFound : Code::kNoPermission,
@@ -59,6 +76,7 @@ class WriteLock {
                   "try again",
                   path, kMaxLockDescriptors);
     }
+    no_fork.unlock();
     fd_ = fd;
     struct flock lock{};
     lock.l_type = F_WRLCK;
@@ -127,6 +145,10 @@ class FileWorld final : public World {
   const std::string& root() const override { return root_; }
 
   uint64_t sequence() const override { return file_->sequence(); }
+
+  bool wait(uint64_t seen, int64_t timeout_ns) const override {
+    return file_->wait(seen, timeout_ns);
+  }
 
   std::shared_ptr<const State> snapshot() const override {
     const uint64_t newest = file_->sequence();
@@ -305,6 +327,12 @@ class MemoryWorld final : public World {
 
   uint64_t sequence() const override { return sequence_.load(std::memory_order_acquire); }
 
+  bool wait(uint64_t seen, int64_t timeout_ns) const override {
+    std::unique_lock hold(mutex_);
+    return changed_.wait_for(hold, std::chrono::nanoseconds(timeout_ns),
+                             [&] { return sequence() != seen; });
+  }
+
   Result<uint16_t> attach(const NewClient& who) override {
     std::optional<uint16_t> got = attached();
     if (got) {
@@ -360,6 +388,7 @@ class MemoryWorld final : public World {
     if (std::memcmp(state_.get(), state.get(), sizeof(State)) == 0) return {};
     state_ = std::move(state);
     sequence_.fetch_add(1, std::memory_order_release);
+    changed_.notify_all();
     return {};
   }
 
@@ -368,6 +397,7 @@ class MemoryWorld final : public World {
   WriteHooks hooks_;
   std::mutex write_mutex_;
   mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
   std::shared_ptr<const State> state_;
   std::optional<uint16_t> slot_;
   std::atomic<uint64_t> sequence_{2};

@@ -96,8 +96,13 @@ class World {
   // the last whole one; write() then tells.
   [[nodiscard]] virtual std::shared_ptr<const State> snapshot() const = 0;
 
-  // Moves with every publication. For waiting on change: poll it.
+  // Moves with every publication.
   [[nodiscard]] virtual uint64_t sequence() const = 0;
+
+  // Sleeps until sequence() differs from `seen` or `timeout_ns` of real time have passed; no lock
+  // is held and nothing is polled but once a second, for writers that were killed before they could
+  // say. True when it differs.
+  [[nodiscard]] virtual bool wait(uint64_t seen, int64_t timeout_ns) const = 0;
 
   // Runs `change` on a private copy of the newest world, in which dead clients are swept and time
   // has settled, and publishes the result, whatever `change` returned, if any byte differs.

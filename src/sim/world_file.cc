@@ -1,18 +1,24 @@
 #include "sim/world_file.h"
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <climits>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "base/check.h"
 #include "sim/abort_point.h"
+#include "sim/clock.h"
 #include "sim/validate.h"
 
 namespace gpuslice::sim {
@@ -235,6 +241,27 @@ void WorldFile::publish(const State& state, uint64_t sequence) {
   word(kChecksumAt + idle * sizeof(uint64_t)).store(sum.value(), std::memory_order_release);
   abort_point("state: sequence");
   word(kSequenceAt).store(sequence, std::memory_order_release);
+  abort_point("state: wake");
+  syscall(SYS_futex, sequence_half(), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+uint32_t* WorldFile::sequence_half() const {
+  // A futex has 32 bits: the half of the sequence that moves.
+  constexpr size_t half = std::endian::native == std::endian::little ? 0 : sizeof(uint32_t);
+  return reinterpret_cast<uint32_t*>(base_ + kSequenceAt + half);
+}
+
+bool WorldFile::wait(uint64_t seen, int64_t timeout_ns) const {
+  // A writer that dies between its store and its call leaves us asleep: look again now and then.
+  constexpr int64_t kLookAgainNs = 1'000'000'000;
+  const int64_t end = boottime_ns() + timeout_ns;
+  while (sequence() == seen) {
+    const int64_t left = std::min(end - boottime_ns(), kLookAgainNs);
+    if (left <= 0) return false;
+    const timespec nap{.tv_sec = left / 1'000'000'000, .tv_nsec = left % 1'000'000'000};
+    syscall(SYS_futex, sequence_half(), FUTEX_WAIT, static_cast<uint32_t>(seen), &nap, nullptr, 0);
+  }
+  return true;
 }
 
 uint64_t WorldFile::trees_key() const { return word(kTreesKeyAt).load(std::memory_order_acquire); }

@@ -44,6 +44,9 @@ class WorldFile {
 
   [[nodiscard]] uint64_t sequence() const;
 
+  // Sleeps until the sequence differs from `seen` or the time is over; true when it differs.
+  [[nodiscard]] bool wait(uint64_t seen, int64_t timeout_ns) const;
+
   // Copies the newest whole world to `out` and says its sequence. kCorrupt when the file is not
   // whole although nobody is writing.
   [[nodiscard]] Result<uint64_t> load(State& out) const;
@@ -60,6 +63,7 @@ class WorldFile {
   WorldFile(std::string path, std::byte* base) : path_(std::move(path)), base_(base) {}
 
   [[nodiscard]] std::atomic_ref<uint64_t> word(size_t offset) const;
+  [[nodiscard]] uint32_t* sequence_half() const;
   [[nodiscard]] Status check_header() const;
   // Copies copy `index` and returns the checksum of what it read.
   [[nodiscard]] uint64_t copy_out(size_t index, uint64_t sequence, State& out) const;

@@ -138,9 +138,10 @@ int count_points(const std::string& root) {
     met = &names;
     set_abort_point_hook(die_when_it_is_time);
     if (live_a_life(root) != 0) return 0;
-    for (const char* kind : {"lock: taken", "clients: lock a slot", "state: copy",
-                             "state: checksum", "state: sequence", "state: trees key",
-                             "trees: write a file", "lock: release", "clients: unlock a slot"})
+    for (const char* kind :
+         {"lock: taken", "clients: lock a slot", "state: copy", "state: checksum",
+          "state: sequence", "state: wake", "state: trees key", "trees: write a file",
+          "lock: release", "clients: unlock a slot"})
       if (!names.contains(kind)) return 0;
     return static_cast<int>(names.size());
   });

@@ -126,6 +126,28 @@ TEST(World, ARemovedNodeIsSaidToBeRemoved) {
   EXPECT_EQ(world->snapshot()->node.gpu_count, 4U) << "readers go on with what they have mapped";
 }
 
+TEST(World, WaitingEndsWithAChangeByAnotherProcessOrInTime) {
+  const TempFolder folder;
+  const auto world = must(World::create(folder.path(), four_a100()));
+  const uint64_t seen = world->sequence();
+  const int64_t start = boottime_ns();
+  EXPECT_FALSE(world->wait(seen, 30'000'000));
+  EXPECT_GE(boottime_ns() - start, 30'000'000);
+  EXPECT_TRUE(world->wait(seen - 1, 60'000'000'000)) << "it has changed already";
+  const pid_t child = fork_child([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    return bump(*world) == 1 ? 0 : 1;
+  });
+  EXPECT_TRUE(world->wait(seen, 60'000'000'000));
+  EXPECT_LT(boottime_ns() - start, 30'000'000'000);
+  EXPECT_EQ(wait_child(child), 0);
+  const auto memory = must(World::in_memory(four_a100()));
+  const uint64_t before = memory->sequence();
+  EXPECT_FALSE(memory->wait(before, 1'000'000));
+  bump(*memory);
+  EXPECT_TRUE(memory->wait(before, 1'000'000));
+}
+
 // --- files that are not whole
 // ---------------------------------------------------------------------
 
