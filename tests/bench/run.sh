@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Measures and writes a page: run.sh BUILD_DIR PAGE. Called by ./dev bench.
+set -euo pipefail
+build=$(cd "$1" && pwd)
+page=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+binary=$build/bin/gpuslice
+"$build/bin/gpuslice-sim" create --root "$work/node8" --gpus 8xA100-SXM4-40GB >/dev/null
+"$build/bin/gpuslice-sim" create --root "$work/node16" --gpus 16xA100-SXM4-40GB >/dev/null
+library=$(find "$work/node8/usr" -name libnvidia-ml.so.1 | head -n 1)
+
+{
+  echo '# Performance'
+  echo
+  echo "Measured by \`./dev bench\` on simulated nodes, on $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)),"
+  echo "$(date -u +%Y-%m-%d). Budgets are those of the architecture. The agent is started as users start it; everything is seen from outside, over its sockets and"
+  echo 'from `/proc`. Programs: `tests/bench/agent_bench.cc`, `tests/bench/nvml_bench.cc`.'
+  echo
+  echo '| what | budget | measured |'
+  echo '|---|---|---|'
+  printf '| release binary | ≤ 16 MB | %s MB |\n' "$(awk "BEGIN{printf \"%.1f\", $(stat -c %s "$binary")/1e6}")"
+  "$build/bin/agent_bench" "$binary" "$work/node8" 8 1
+  "$build/bin/agent_bench" "$binary" "$work/node8" 8 4
+  "$build/bin/agent_bench" "$binary" "$work/node16" 16 1
+  "$build/bin/agent_bench" "$binary" "$work/node8" 8 1000
+  "$build/bin/nvml_bench" "$library"
+} >"$work/page.md"
+mkdir -p "$(dirname "$page")"
+cp "$work/page.md" "$page"
+cat "$page"
