@@ -10,6 +10,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <filesystem>
 #include <mutex>
 
 #include "sim/abort_point.h"
@@ -407,10 +408,14 @@ std::string state_path(const std::string& root) { return root + "/world/state"; 
 std::string client_path(const std::string& root) { return root + "/world/clients"; }
 
 Status make_folder(const std::string& path) {
-  if (mkdir(path.c_str(), 0755) == 0 || errno == EEXIST) return {};
-  return fail(errno == EACCES || errno == EROFS ? Code::kNoPermission : Code::kFailed,
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (!error) return {};
+  return fail(error == std::errc::permission_denied || error == std::errc::read_only_file_system
+                  ? Code::kNoPermission
+                  : Code::kFailed,
               "simulated node: folder {}: cannot be made: {}; choose another folder", path,
-              std::strerror(errno));
+              error.message());
 }
 
 Status make_client_file(const std::string& path) {
@@ -431,7 +436,6 @@ Result<std::unique_ptr<World>> World::create(const std::string& root, const Node
                                              WriteHooks hooks) {
   TRY_ASSIGN(const State state,
              make_state(options, options.virtual_clock ? kVirtualEpochNs : realtime_ns()));
-  TRY(make_folder(root));
   TRY(make_folder(root + "/world"));
   const std::string path = state_path(root);
   if (access(path.c_str(), F_OK) == 0)

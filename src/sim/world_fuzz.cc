@@ -4,7 +4,8 @@
 //
 //   byte 0       bit 0: take the rest as the file itself; bit 1: make the checksum right
 //   afterwards,
-//                so that the fuzzer gets past it; bit 2: cut the file
+//                so that the fuzzer gets past it; bit 2: cut the file; bits 3, 4: name a folder, or
+//                nothing, instead of the file
 //   then, again and again: offset (3 bytes, little endian), length (1 byte), that many bytes
 
 #include <fcntl.h>
@@ -126,17 +127,20 @@ void run(const uint8_t* data, size_t size) {
   CHECK(fd >= 0 && write(fd, file.data(), file.size()) == static_cast<ssize_t>(file.size()),
         "a file in memory");
   {
-    const std::string path = "/proc/self/fd/" + std::to_string(fd);
+    const std::string path = (data[0] & 8) != 0    ? "/proc/self/fd"
+                             : (data[0] & 16) != 0 ? "/proc/self/fd/none"
+                                                   : "/proc/self/fd/" + std::to_string(fd);
     Result<std::unique_ptr<WorldFile>> world = WorldFile::map(path);
     if (!world) {
       const std::string text = world.error().text();
-      CHECK(text.starts_with("simulated node: world file ") && text.find(path) != text.npos,
+      CHECK(text.starts_with("simulated node: ") && text.find("world file " + path) != text.npos,
             "a sentence that names the file: {}", text);
     } else {
       static State state;
       const Result<uint64_t> sequence = (*world)->load(state);
       CHECK(sequence, "what was accepted is whole");
       use(state);
+      CHECK(!(*world)->wait(*sequence, 0), "nobody else writes");
       ++state.gpus[0].calls.reset.ok;
       (*world)->publish(state, *sequence + 1);
       (*world)->set_trees_key((*world)->trees_key() + 1);

@@ -106,6 +106,18 @@ TEST(World, IsMadeOnceInAFolder) {
                 "or choose another");
 }
 
+TEST(World, MakesTheFoldersAboveItAndSaysWhenItCannot) {
+  const TempFolder folder;
+  (void)must(World::create(folder.path() + "/a b/c", four_a100()));
+  EXPECT_TRUE(World::open(folder.path() + "/a b/c"));
+  std::ofstream(folder.path() + "/file") << "x";
+  const auto under_a_file = World::create(folder.path() + "/file/node", four_a100());
+  ASSERT_FALSE(under_a_file);
+  EXPECT_EQ(under_a_file.error().text(), "simulated node: folder " + folder.path() +
+                                             "/file/node/world: cannot be made: Not a directory; "
+                                             "choose another folder");
+}
+
 TEST(World, IsWritableByEverybody) {
   const TempFolder folder;
   const auto world = must(World::create(folder.path(), four_a100()));
