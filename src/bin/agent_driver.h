@@ -1,0 +1,59 @@
+#pragma once
+
+// The port Driver: questions go to the NVML worker, answers come back to T0.
+//
+// Two kinds of question share the worker's one NVML session: the inventory, which the agent asks
+// for, and a look at what is busy, which the page and /metrics ask for. A driver that hangs holds
+// the worker and nobody else.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "host/event_loop.h"
+#include "host/worker.h"
+#include "nvml/session.h"
+#include "ports/driver.h"
+
+namespace gpuslice::bin {
+
+// What the GPUs were doing at a moment.
+struct Samples {
+  MonotonicTime taken{};
+  std::vector<ports::Gpu> gpus;  // those that answered, with all details
+};
+
+class WorkerDriver final : public ports::Driver {
+ public:
+  using Sampled = std::function<void(std::shared_ptr<const Samples>)>;  // called on T0
+
+  // `events` and `loop` outlive the worker's last answer.
+  WorkerDriver(std::string root, host::EventLoop& loop, ports::DriverEvents& events);
+  ~WorkerDriver() override;
+
+  // T0.
+  void ask_inventory() override;
+  // T0. Reads every GPU with all details; at most one look is under way, a second one is the same.
+  void ask_samples(Sampled sampled);
+
+  // T0. Ends the worker; false when the driver hangs and the process can only be left by _exit.
+  [[nodiscard]] bool stop(Duration limit) { return worker_.stop(limit); }
+  // Any thread. How long the driver has not answered.
+  [[nodiscard]] Duration busy_for() const { return worker_.busy_for(); }
+
+ private:
+  // On the worker.
+  Result<ports::Inventory> read_inventory();
+  std::shared_ptr<const Samples> read_samples();
+
+  host::EventLoop& loop_;
+  ports::DriverEvents& events_;
+  bool asked_ = false;
+  bool sampling_ = false;
+  nvml::Session session_;  // the worker's
+  host::Worker worker_{"nvml"};
+};
+
+}  // namespace gpuslice::bin

@@ -1,0 +1,89 @@
+#include "bin/agent_web.h"
+
+#include <utility>
+
+namespace gpuslice::bin {
+
+Result<std::unique_ptr<AgentWeb>> AgentWeb::start(const std::string& listen, host::EventLoop& loop,
+                                                  const RpcMetrics& rpcs,
+                                                  std::function<void()> wanted) {
+  std::unique_ptr<AgentWeb> web(new AgentWeb(loop, rpcs, std::move(wanted)));
+  TRY_ASSIGN(web->server_, http::Server::listen(listen, [raw = web.get()](std::string_view path) {
+               return raw->answer(path);
+             }));
+  return web;
+}
+
+void AgentWeb::publish(std::shared_ptr<const WebState> state) {
+  const std::lock_guard lock(mutex_);
+  state_ = std::move(state);
+}
+
+http::Response AgentWeb::answer(std::string_view path) {
+  std::shared_ptr<const WebState> state;
+  {
+    const std::lock_guard lock(mutex_);
+    state = state_;
+  }
+  if (path == "/healthz") return health();
+  // server_ is set by the time something is published.
+  if (!state) return {503, "text/plain; charset=utf-8", "starting\n"};
+  if (path == "/readyz") return ready(*state);
+  if (path == "/metrics") {
+    look_again();
+    return metrics_text(*state);
+  }
+  if (path == "/") {
+    look_again();
+    return {200, "text/html; charset=utf-8", http::page(state->page)};
+  }
+  return {404, "text/plain; charset=utf-8", "there are /, /metrics, /healthz and /readyz\n"};
+}
+
+// T0 is asked to answer by the next time; that it did not for kDeadAfter is what dead means.
+http::Response AgentWeb::health() {
+  const int64_t now = host::EventLoop::now().time_since_epoch().count();
+  int64_t open = 0;
+  if (asked_ns_.compare_exchange_strong(open, now)) {
+    if (!loop_.post([this] { asked_ns_.store(0); })) asked_ns_.store(0);
+  } else if (Duration(now - open) > kDeadAfter) {
+    return {503, "text/plain; charset=utf-8",
+            fmt::format("the agent's main thread has not answered for {} s\n",
+                        (now - open) / 1'000'000'000)};
+  }
+  return {200, "text/plain; charset=utf-8", "ok\n"};
+}
+
+http::Response AgentWeb::ready(const WebState& state) const {
+  if (state.ready) return {200, "text/plain; charset=utf-8", "ready\n"};
+  return {503, "text/plain; charset=utf-8",
+          (state.why_not_ready.empty() ? "starting" : state.why_not_ready) + "\n"};
+}
+
+http::Response AgentWeb::metrics_text(const WebState& state) const {
+  std::vector<metrics::Family> families = state.families;
+  for (metrics::Family& family : rpcs_.families()) families.push_back(std::move(family));
+  families.push_back({"gpuslice_event_loop_refused_total",
+                      "Work that the main thread's full queue refused.",
+                      metrics::Type::kCounter,
+                      {{{}, static_cast<double>(loop_.posted_dropped())}},
+                      {}});
+  families.push_back({"gpuslice_http_requests_total",
+                      "HTTP requests answered.",
+                      metrics::Type::kCounter,
+                      {{{}, static_cast<double>(server_->requests())}},
+                      {}});
+  families.push_back({"gpuslice_http_refused_connections_total",
+                      "HTTP connections beyond the limit, closed at once.",
+                      metrics::Type::kCounter,
+                      {{{}, static_cast<double>(server_->refused_connections())}},
+                      {}});
+  return {200, "text/plain; version=0.0.4; charset=utf-8", metrics::text(families)};
+}
+
+void AgentWeb::look_again() {
+  // A refusal is counted by the loop; the next request asks again.
+  [[maybe_unused]] const bool posted = loop_.post([this] { wanted_(); });
+}
+
+}  // namespace gpuslice::bin

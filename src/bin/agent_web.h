@@ -1,0 +1,68 @@
+#pragma once
+
+// What the agent shows over HTTP: /healthz, /readyz, /metrics and the page at /.
+//
+// T0 publishes an immutable state whenever something changed; requests are answered from the newest
+// one on the server's thread and never wait for T0.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/time.h"
+#include "bin/rpc_metrics.h"
+#include "host/event_loop.h"
+#include "http/page.h"
+#include "http/server.h"
+#include "metrics/family.h"
+
+namespace gpuslice::bin {
+
+struct WebState {
+  bool ready = false;
+  std::string why_not_ready;  // one line, when not ready
+  std::vector<metrics::Family> families;
+  http::PageModel page;
+};
+
+class AgentWeb {
+ public:
+  // T0 that has not answered for this long is dead to /healthz.
+  static constexpr Duration kDeadAfter = std::chrono::seconds(15);
+
+  // `wanted` is called on T0 when somebody looked at the page or at /metrics: the time to sample
+  // what is busy.
+  static Result<std::unique_ptr<AgentWeb>> start(const std::string& listen, host::EventLoop& loop,
+                                                 const RpcMetrics& rpcs,
+                                                 std::function<void()> wanted);
+
+  // T0.
+  void publish(std::shared_ptr<const WebState> state);
+  [[nodiscard]] std::string address() const { return server_->address(); }
+
+ private:
+  AgentWeb(host::EventLoop& loop, const RpcMetrics& rpcs, std::function<void()> wanted)
+      : loop_(loop), rpcs_(rpcs), wanted_(std::move(wanted)) {}
+
+  // On the server's thread.
+  http::Response answer(std::string_view path);
+  http::Response health();
+  http::Response ready(const WebState& state) const;
+  http::Response metrics_text(const WebState& state) const;
+  void look_again();
+
+  host::EventLoop& loop_;
+  const RpcMetrics& rpcs_;
+  std::function<void()> wanted_;
+  std::mutex mutex_;
+  std::shared_ptr<const WebState> state_;  // under mutex_; null until the first publish()
+  std::atomic<int64_t> asked_ns_{0};       // when /healthz last asked T0; 0: nothing is open
+  std::unique_ptr<http::Server> server_;   // last: its thread uses the rest
+};
+
+}  // namespace gpuslice::bin
