@@ -58,9 +58,10 @@ TEST(DevicePlugin, EveryFormInTheWildAndEveryMistakeHasItsExactMessage) {
 TEST(DevicePlugin, EveryMistakeOfTheCatalogueIsMadeOnce) {
   std::set<Mistake> made;
   const auto note = [&](const std::string& text) {
-    for (const Compat compat : {Compat::kStrict, Compat::kNvidia})
-      for (const Problem& problem : read_device_plugin(text, compat).problems.all())
-        made.insert(problem.mistake);
+    for (const Compat compat : {Compat::kStrict, Compat::kNvidia}) {
+      const DevicePluginFile file = read_device_plugin(text, compat);
+      for (const Problem& problem : file.problems.all()) made.insert(problem.mistake);
+    }
   };
   for (const Case& one : read_cases()) note(one.text);
   for (size_t i = 0; i < kMistakes; ++i)
@@ -119,8 +120,10 @@ TEST(DevicePlugin, ByteOrderMarkAndCarriageReturnsAreFine) {
 TEST(DevicePlugin, LargeAndDeepTextsAreRefused) {
   EXPECT_EQ(problems_of(std::string(kMaxFileBytes + 1, ' '), Compat::kStrict),
             "f: error: 1048577 bytes: a configuration has at most 1048576 [too-large]\n");
-  EXPECT_EQ(problems_of(std::string(100, '['), Compat::kStrict),
-            "f:1:65: error: nested deeper than 64 levels [too-large]\n");
+  std::string deep;
+  for (int i = 0; i < 100; ++i) deep += "{a: ";
+  EXPECT_EQ(problems_of(deep, Compat::kStrict),
+            "f:1:253: error: nested deeper than 64 levels [too-large]\n");
   EXPECT_EQ(problems_of(std::string("a\0b", 3), Compat::kStrict),
             "f: error: not a text: it has a zero byte [syntax]\n");
 }

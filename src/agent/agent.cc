@@ -1,0 +1,337 @@
+#include "agent/agent.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "agent/ledger_file.h"
+#include "base/text.h"
+
+namespace gpuslice::agent {
+namespace {
+
+using config::Flag;
+
+constexpr size_t kMaxLedgerBytes = 64 * 1024 * 1024;
+// An unanswered question for the pods is asked again after this.
+constexpr Duration kPodsPatience = std::chrono::seconds(15);
+
+constexpr std::string_view kControlNodes[] = {"/dev/nvidiactl", "/dev/nvidia-uvm",
+                                              "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"};
+
+}  // namespace
+
+Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
+    : options_(std::move(options)),
+      ports_(ports),
+      log_(log),
+      desk_([this] { return ports_.clock.now(); }),
+      config_(options_.config, ports_.files, log_),
+      status_(std::make_shared<AgentStatus>()) {}
+
+Agent::~Agent() {
+  for (auto& [resource, registration] : registrations_) ports_.kubelet.stop(resource);
+}
+
+void Agent::start() {
+  if (auto boot = ports_.files.boot_id()) boot_id_ = *boot;
+  read_ledger();
+  look_at_config_ = true;
+  next_inventory_ = ports_.clock.now();
+  next_pods_ = ports_.clock.now();
+}
+
+void Agent::read_ledger() {
+  if (options_.ledger_path.empty()) return;
+  const auto text = ports_.files.read(options_.ledger_path, kMaxLedgerBytes);
+  if (!text) return;  // a first start
+  auto entries = parse_ledger(*text, boot_id_, ports_.clock.now());
+  if (!entries) {
+    log_.warning("ledger: {}: {}; what pods hold is learnt from the kubelet", options_.ledger_path,
+                 entries.error().message);
+    return;
+  }
+  desk_.restore(*entries);
+  ledger_written_ = ledger_seen_ = desk_.ledger_version();
+}
+
+void Agent::write_ledger() {
+  const uint64_t version = desk_.ledger_version();
+  if (options_.ledger_path.empty() || version == ledger_written_) return;
+  const Status written = ports_.files.write_atomic(options_.ledger_path,
+                                                   format_ledger(desk_.ledger(), boot_id_), false);
+  if (!written) {
+    log_.once(Level::kWarning, "ledger",
+              fmt::format("ledger: {}; after a restart what pods hold is learnt from the kubelet",
+                          written.error().message));
+    return;
+  }
+  log_.over("ledger");
+  ledger_written_ = version;
+}
+
+void Agent::on_inventory(Result<ports::Inventory> inventory) {
+  inventory_asked_ = false;
+  const MonotonicTime now = ports_.clock.now();
+  tables_dirty_ = true;
+  if (!inventory) {
+    ++inventory_errors_;
+    next_inventory_ = now + options_.inventory_retry;
+    driver_text_ = inventory.error().message;
+    log_.once(Level::kWarning, "driver",
+              fmt::format("driver: {}; waiting for it", inventory.error().message));
+    for (const ports::Gpu& gpu : hardware_.gpus)
+      hardware_.unhealthy[gpu.uuid] = "the driver does not answer: " + inventory.error().message;
+    return;
+  }
+  log_.over("driver");
+  driver_seen_ = true;
+  driver_text_ = inventory->driver.version;
+  Hardware fresh;
+  fresh.gpus = std::move(inventory->gpus);
+  for (const ports::SilentGpu& silent : inventory->silent) {
+    ++inventory_errors_;
+    const auto known = std::find_if(hardware_.gpus.begin(), hardware_.gpus.end(),
+                                    [&](const ports::Gpu& g) { return g.index == silent.index; });
+    const std::string key = fmt::format("gpu {}", silent.index.value);
+    log_.once(Level::kError, key,
+              fmt::format("GPU {}: {}; {}", silent.index.value, silent.error.message,
+                          known == hardware_.gpus.end()
+                              ? "it is not offered until it answers"
+                              : "its devices are unhealthy, the other GPUs are served"));
+    if (known == hardware_.gpus.end()) continue;
+    const bool moved = std::any_of(fresh.gpus.begin(), fresh.gpus.end(),
+                                   [&](const ports::Gpu& g) { return g.uuid == known->uuid; });
+    if (moved) continue;
+    fresh.unhealthy[known->uuid] = silent.error.message;
+    fresh.gpus.push_back(*known);
+  }
+  for (const ports::Gpu& gpu : fresh.gpus)
+    if (!fresh.unhealthy.contains(gpu.uuid)) log_.over(fmt::format("gpu {}", gpu.index.value));
+  std::sort(fresh.gpus.begin(), fresh.gpus.end(),
+            [](const ports::Gpu& a, const ports::Gpu& b) { return a.index < b.index; });
+  if (fresh.gpus.empty())
+    log_.once(Level::kWarning, "gpus", "driver: it shows no GPU; waiting for one");
+  else
+    log_.over("gpus");
+  hardware_ = std::move(fresh);
+  next_inventory_ =
+      now + (hardware_.gpus.empty() ? options_.inventory_retry : options_.inventory_interval);
+}
+
+void Agent::on_registered(const std::string& resource, Status status) {
+  if (const auto it = registrations_.find(resource); it != registrations_.end())
+    it->second->on_registered(status, ports_.clock.now());
+  next_pods_ = std::min(next_pods_, ports_.clock.now());
+}
+
+void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
+  pods_asked_ = false;
+  const MonotonicTime now = ports_.clock.now();
+  next_pods_ = now + (releases_awaited() ? options_.pods_interval_waiting : options_.pods_interval);
+  if (!pods) {
+    log_.once(
+        Level::kInfo, "pods",
+        fmt::format("kubelet: which pods hold devices is not known: {}", pods.error().message));
+    return;
+  }
+  log_.over("pods");
+  pods_ = std::move(*pods);
+  desk_.reconcile(pods_, options_.allocation_grace);
+}
+
+void Agent::on_kubelet_folder_changed() { next_pods_ = std::min(next_pods_, ports_.clock.now()); }
+
+MonotonicTime Agent::reconcile() {
+  ++reconciles_;
+  const MonotonicTime now = ports_.clock.now();
+  if (look_at_config_) {
+    look_at_config_ = false;
+    config_.look();
+  }
+  judge_config();
+  if (const uint64_t version = desk_.ledger_version(); version != ledger_seen_) {
+    ledger_seen_ = version;
+    tables_dirty_ = true;
+    next_pods_ = std::min(next_pods_, now + options_.pods_interval_waiting);
+  }
+  if (tables_dirty_) make_tables(now);
+  MonotonicTime next = step_registrations(now);
+  next = std::min(next, ask_what_is_due(now));
+  write_ledger();
+  publish_status();
+  return next;
+}
+
+void Agent::judge_config() {
+  if (!config_.candidate()) return;
+  // Does it hold on this node? Before the first sight of the hardware nothing can be said against
+  // it.
+  const auto table = make_device_table(hardware_, *config_.candidate(), desk_.held());
+  if (table)
+    config_.accept();
+  else
+    config_.refuse(table.error());
+  tables_dirty_ = true;
+}
+
+AnswerRules Agent::answer_rules(const config::Effective& config) const {
+  AnswerRules rules;
+  rules.pass_device_specs = config.on(Flag::kPassDeviceSpecs);
+  rules.index_ids = config.text(Flag::kDeviceIdStrategy) == "index";
+  rules.policy = config.text(Flag::kSharedDevicesAllocationPolicy) == "packed"
+                     ? Policy::kPacked
+                     : Policy::kDistributed;
+  std::string root = config.text(Flag::kNvidiaDevRoot);
+  if (root.empty()) root = config.text(Flag::kNvidiaDriverRoot);
+  rules.dev_root = root == "/" ? "" : root;
+  if (rules.pass_device_specs)
+    for (const std::string_view node : kControlNodes)
+      if (ports_.files.exists(rules.dev_root + std::string(node)))
+        rules.control_nodes.emplace_back(node);
+  for (const uint32_t channel : config.imex.channel_ids)
+    rules.imex_channels.push_back(std::to_string(channel));
+  if (config.on(Flag::kGdrcopyEnabled)) rules.extra_envs["NVIDIA_GDRCOPY"] = "enabled";
+  if (config.on(Flag::kGdsEnabled)) rules.extra_envs["NVIDIA_GDS"] = "enabled";
+  if (config.on(Flag::kMofedEnabled)) rules.extra_envs["NVIDIA_MOFED"] = "enabled";
+  return rules;
+}
+
+void Agent::warn(const std::vector<std::string>& warnings) {
+  for (const std::string& warning : warnings)
+    if (std::find(warned_.begin(), warned_.end(), warning) == warned_.end())
+      log_.warning("{}", warning);
+  warned_ = warnings;
+}
+
+void Agent::make_tables(MonotonicTime now) {
+  tables_dirty_ = false;
+  if (!config_.in_force() || !driver_seen_) return;
+  auto tables = make_device_table(hardware_, *config_.in_force(), desk_.held());
+  if (!tables) {
+    // More hardware than when the configuration was accepted: what is offered stays.
+    log_.once(Level::kError, "tables",
+              fmt::format("{}; what is offered stays as it is", tables.error().message));
+    return;
+  }
+  log_.over("tables");
+  warn(tables->warnings);
+  tables_ = std::move(*tables);
+  desk_.set_tables(tables_, answer_rules(*config_.in_force()));
+  for (const auto& [name, table] : tables_.resources) {
+    auto& registration = registrations_[name];
+    if (!registration)
+      registration =
+          std::make_unique<Registration>(name, desk_.service(name), ports_.kubelet, log_);
+    registration->show(table->list);
+  }
+  for (auto& [name, registration] : registrations_)
+    if (!tables_.resources.contains(name)) registration->leave(now);
+}
+
+MonotonicTime Agent::step_registrations(MonotonicTime now) {
+  MonotonicTime next = MonotonicTime::max();
+  for (auto it = registrations_.begin(); it != registrations_.end();) {
+    next = std::min(next, it->second->step(now));
+    it = it->second->gone() ? registrations_.erase(it) : std::next(it);
+  }
+  return next;
+}
+
+bool Agent::releases_awaited() const {
+  // A resource that shows ids beyond what the configuration asks for waits for pods to end.
+  if (!config_.in_force()) return false;
+  const auto wanted = make_device_table(hardware_, *config_.in_force(), {});
+  if (!wanted) return false;
+  for (const auto& [name, table] : tables_.resources) {
+    const auto it = wanted->resources.find(name);
+    if (it == wanted->resources.end() || *it->second->list != *table->list) return true;
+  }
+  return false;
+}
+
+MonotonicTime Agent::ask_what_is_due(MonotonicTime now) {
+  MonotonicTime next = MonotonicTime::max();
+  if (!inventory_asked_) {
+    if (now >= next_inventory_) {
+      inventory_asked_ = true;  // before asking: an answer may come at once
+      ports_.driver.ask_inventory();
+    } else {
+      next = next_inventory_;
+    }
+  }
+  if (pods_asked_ && now - pods_asked_at_ >= kPodsPatience) pods_asked_ = false;
+  const bool interested = !registrations_.empty();
+  if (pods_asked_) {
+    next = std::min(next, pods_asked_at_ + kPodsPatience);
+  } else if (interested) {
+    if (now >= next_pods_ && !ports_.kubelet.kubelet_socket().empty()) {
+      pods_asked_ = true;
+      pods_asked_at_ = now;
+      next_pods_ = now + options_.pods_interval;
+      ports_.kubelet.list_pods();
+      next = std::min(next, pods_asked_ ? pods_asked_at_ + kPodsPatience : next_pods_);
+    } else {
+      next = std::min(next, std::max(next_pods_, now + options_.pods_interval_waiting));
+    }
+  }
+  return next;
+}
+
+void Agent::publish_status() {
+  auto status = std::make_shared<AgentStatus>();
+  status->driver = driver_text_;
+  status->config_generation = config_.generation();
+  status->reloads_good = config_.reloads_good();
+  status->reloads_bad = config_.reloads_bad();
+  status->config_from = config_.from();
+  status->config_problem = config_.problem();
+  status->gpus = hardware_.gpus;
+  status->unhealthy = hardware_.unhealthy;
+  status->held = desk_.held();
+  status->pods = pods_;
+  status->reconciles = reconciles_;
+  status->inventory_errors = inventory_errors_;
+  const AllocationDesk::Counts counts = desk_.counts();
+  status->allocations = counts.allocated;
+  status->refusals = counts.refused;
+  status->preferred_calls = counts.preferred;
+  std::string unregistered;
+  for (const auto& [name, registration] : registrations_) {
+    ResourceStatus& resource = status->resources[name];
+    resource.name = name;
+    resource.registered = registration->registered();
+    resource.trouble = registration->trouble();
+    resource.registrations = registration->registrations();
+    resource.failures = registration->failures();
+    if (const auto it = tables_.resources.find(name); it != tables_.resources.end()) {
+      resource.table = it->second;
+      for (const ports::Device& device : it->second->list->devices)
+        ++(device.healthy ? resource.healthy : resource.unhealthy);
+    }
+    if (const auto it = status->held.find(name); it != status->held.end())
+      resource.held = it->second.size();
+    if (!resource.registered && !registration->leaving() && unregistered.empty())
+      unregistered = fmt::format(
+          "{} is not registered: {}", name,
+          resource.trouble.empty() ? "the kubelet has not answered yet" : resource.trouble);
+  }
+  if (!config_.in_force())
+    status->why_not_ready = config_.problem().empty() ? "no configuration yet" : config_.problem();
+  else if (!driver_seen_)
+    status->why_not_ready = "no driver: " + driver_text_;
+  else if (registrations_.empty())
+    status->why_not_ready = "no GPU on this node";
+  else
+    status->why_not_ready = unregistered;
+  status->ready = status->why_not_ready.empty();
+  const std::lock_guard lock(status_mutex_);
+  status_ = std::move(status);
+}
+
+std::shared_ptr<const AgentStatus> Agent::status() const {
+  const std::lock_guard lock(status_mutex_);
+  return status_;
+}
+
+}  // namespace gpuslice::agent

@@ -1,0 +1,119 @@
+#pragma once
+
+// The node agent: one state, one reconcile(). Everything that happens is an event that updates what
+// is observed or what is wanted; reconcile() then brings the node nearer to it and says when it
+// wants to be called again. Level-triggered: it may be called at any time and as often as anybody
+// likes.
+//
+// T0 only, but for status() and the plugin services. It sees ports alone, so it runs unchanged on
+// real adapters and on virtual time (tests/dst).
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/allocation.h"
+#include "agent/config_keeper.h"
+#include "agent/registration.h"
+#include "agent/status.h"
+#include "base/log.h"
+#include "ports/driver.h"
+#include "ports/host.h"
+#include "ports/kubelet.h"
+
+namespace gpuslice::agent {
+
+struct AgentOptions {
+  ConfigSource config;
+  std::string ledger_path;  // on a file system that a reboot empties (/run)
+  // How often the hardware is asked for again without being told of a change, and while there is
+  // none.
+  Duration inventory_interval = std::chrono::seconds(5);
+  Duration inventory_retry = std::chrono::seconds(1);
+  // An Allocate that the kubelet's pod-resources do not name after this long is taken for released.
+  Duration allocation_grace = std::chrono::seconds(30);
+  // How often pod-resources are asked for while ids wait to be released, and otherwise while any is
+  // held.
+  Duration pods_interval_waiting = std::chrono::seconds(1);
+  Duration pods_interval = std::chrono::seconds(10);
+};
+
+struct AgentPorts {
+  ports::HostFiles& files;
+  ports::Clock& clock;
+  ports::Driver& driver;
+  ports::Kubelet& kubelet;
+};
+
+class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
+ public:
+  Agent(AgentOptions options, AgentPorts ports, Log& log);
+  ~Agent() override;
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // Reads configuration and ledger and asks for the hardware. Call reconcile() after it.
+  void start();
+  // The configuration's file (or the folder it lies in) has changed, or SIGHUP.
+  void on_config_changed() { look_at_config_ = true; }
+  void on_inventory(Result<ports::Inventory> inventory) override;
+  void on_registered(const std::string& resource, Status status) override;
+  void on_pods(Result<std::vector<ports::PodDevices>> pods) override;
+  void on_kubelet_folder_changed() override;
+
+  // Returns the time at which it wants to be called again even if nothing happens.
+  [[nodiscard]] MonotonicTime reconcile();
+
+  // Any thread. Never null.
+  [[nodiscard]] std::shared_ptr<const AgentStatus> status() const;
+
+ private:
+  void read_ledger();
+  void write_ledger();
+  void judge_config();
+  void make_tables(MonotonicTime now);
+  [[nodiscard]] AnswerRules answer_rules(const config::Effective& config) const;
+  void warn(const std::vector<std::string>& warnings);
+  [[nodiscard]] MonotonicTime step_registrations(MonotonicTime now);
+  [[nodiscard]] MonotonicTime ask_what_is_due(MonotonicTime now);
+  [[nodiscard]] bool releases_awaited() const;
+  void publish_status();
+
+  AgentOptions options_;
+  AgentPorts ports_;
+  Log& log_;
+  AllocationDesk desk_;
+  ConfigKeeper config_;
+
+  // Observed.
+  Hardware hardware_;
+  bool driver_seen_ = false;
+  std::string driver_text_ = "not asked yet";
+  std::vector<ports::PodDevices> pods_;
+
+  // Wanted.
+  bool look_at_config_ = true;
+  bool tables_dirty_ = true;
+  DeviceTable tables_;
+  std::vector<std::string> warned_;
+  std::map<std::string, std::unique_ptr<Registration>> registrations_;
+
+  bool inventory_asked_ = false;
+  MonotonicTime next_inventory_{};
+  bool pods_asked_ = false;
+  MonotonicTime pods_asked_at_{};
+  MonotonicTime next_pods_{};
+  uint64_t ledger_written_ = 0;
+  uint64_t ledger_seen_ = 0;
+  uint64_t inventory_errors_ = 0;
+  uint64_t reconciles_ = 0;
+  std::string boot_id_;
+
+  mutable std::mutex status_mutex_;
+  std::shared_ptr<const AgentStatus> status_;
+};
+
+}  // namespace gpuslice::agent

@@ -1,0 +1,199 @@
+#include "agent/allocation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+
+namespace gpuslice::agent {
+
+class AllocationDesk::Service final : public ports::PluginService {
+ public:
+  Service(AllocationDesk& desk, std::string resource)
+      : desk_(desk), resource_(std::move(resource)) {}
+  Result<ports::PreferredAnswer> preferred(const ports::PreferredRequest& request) override {
+    return desk_.preferred_of(resource_, request);
+  }
+  Result<ports::AllocateAnswer> allocate(const ports::AllocateRequest& request) override {
+    return desk_.allocate_of(resource_, request);
+  }
+
+ private:
+  AllocationDesk& desk_;
+  std::string resource_;
+};
+
+AllocationDesk::AllocationDesk(Now now) : now_(std::move(now)) {}
+AllocationDesk::~AllocationDesk() = default;
+
+void AllocationDesk::set_tables(const DeviceTable& tables, AnswerRules rules) {
+  const std::lock_guard lock(mutex_);
+  tables_ = tables.resources;
+  rules_ = std::move(rules);
+}
+
+ports::PluginService& AllocationDesk::service(const std::string& resource) {
+  const std::lock_guard lock(mutex_);
+  auto& service = services_[resource];
+  if (!service) service = std::make_unique<Service>(*this, resource);
+  return *service;
+}
+
+Result<ports::PreferredAnswer> AllocationDesk::preferred_of(
+    const std::string& resource, const ports::PreferredRequest& request) {
+  std::shared_ptr<const ResourceTable> table;
+  Policy policy = Policy::kDistributed;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto it = tables_.find(resource);
+    if (it == tables_.end())
+      return fail(Code::kNotFound, "{} is not offered on this node", resource);
+    table = it->second;
+    policy = rules_.policy;
+    ++counts_.preferred;
+  }
+  ports::PreferredAnswer answer;
+  for (const ports::PreferredContainer& container : request.containers) {
+    TRY_ASSIGN(std::vector<std::string> ids, preferred(*table, container, policy));
+    answer.containers.push_back(std::move(ids));
+  }
+  return answer;
+}
+
+Result<ports::AllocateAnswer> AllocationDesk::allocate_of(const std::string& resource,
+                                                          const ports::AllocateRequest& request) {
+  const MonotonicTime now = now_();
+  const std::lock_guard lock(mutex_);
+  const auto refused = [&](Error error) {
+    ++counts_.refused;
+    return std::unexpected(std::move(error));
+  };
+  const auto it = tables_.find(resource);
+  if (it == tables_.end())
+    return refused({Code::kNotFound, fmt::format("{} is not offered on this node", resource), {}});
+  ports::AllocateAnswer answer;
+  for (const std::vector<std::string>& ids : request.containers) {
+    auto one = container(*it->second, ids);
+    if (!one) return refused(std::move(one).error());
+    answer.containers.push_back(std::move(*one));
+  }
+  std::map<std::string, LedgerEntry>& held = ledger_[resource];
+  for (const std::vector<std::string>& ids : request.containers) {
+    for (const std::string& id : ids) {
+      const bool known = held.contains(id);
+      if (!known && ledger_size_ >= kMaxLedger) continue;
+      held[id] = {resource, id, now, false};
+      if (!known) ++ledger_size_;
+    }
+  }
+  ++counts_.allocated;
+  version_.fetch_add(1, std::memory_order_release);
+  return answer;
+}
+
+Result<ports::ContainerAnswer> AllocationDesk::container(
+    const ResourceTable& table, const std::vector<std::string>& ids) const {
+  std::set<size_t> bases;  // in the order of GPU and MIG indices, each once
+  size_t shared = 0;
+  for (const std::string& id : ids) {
+    const OfferedDevice* device = table.find(id);
+    if (device == nullptr)
+      return fail(Code::kNotFound,
+                  "{}: device {} is not offered (any more); the pod must be admitted anew",
+                  table.name, json_escape(id));
+    shared += device->shared ? 1 : 0;
+    bases.insert(device->base);
+  }
+  if (table.fail_requests_greater_than_one && shared > 0 && ids.size() > 1)
+    return fail(Code::kInvalidConfig,
+                "{}: {} replicas asked for, and this node gives one at a time "
+                "(failRequestsGreaterThanOne): more replicas are no more of a GPU; ask for 1",
+                table.name, ids.size());
+  ports::ContainerAnswer answer;
+  std::vector<std::string> visible;
+  for (const size_t base : bases)
+    visible.push_back(rules_.index_ids ? table.bases[base].index : table.bases[base].uuid);
+  answer.envs = rules_.extra_envs;
+  answer.envs["NVIDIA_VISIBLE_DEVICES"] = join(visible, ",");
+  if (!rules_.imex_channels.empty())
+    answer.envs["NVIDIA_IMEX_CHANNELS"] = join(rules_.imex_channels, ",");
+  if (rules_.pass_device_specs) {
+    std::vector<std::string> nodes = rules_.control_nodes;
+    for (const size_t base : bases) {
+      std::string node = fmt::format("/dev/nvidia{}", table.bases[base].minor);
+      if (std::find(nodes.begin(), nodes.end(), node) == nodes.end())
+        nodes.push_back(std::move(node));
+    }
+    for (const std::string& node : nodes)
+      answer.devices.push_back({node, rules_.dev_root + node, "rw"});
+  }
+  return answer;
+}
+
+HeldIds AllocationDesk::held() const {
+  const std::lock_guard lock(mutex_);
+  HeldIds out;
+  for (const auto& [resource, entries] : ledger_)
+    for (const auto& [id, entry] : entries) out[resource].insert(id);
+  return out;
+}
+
+std::vector<LedgerEntry> AllocationDesk::ledger() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<LedgerEntry> out;
+  for (const auto& [resource, entries] : ledger_)
+    for (const auto& [id, entry] : entries) out.push_back(entry);
+  return out;
+}
+
+void AllocationDesk::restore(const std::vector<LedgerEntry>& entries) {
+  const std::lock_guard lock(mutex_);
+  for (const LedgerEntry& entry : entries) {
+    if (ledger_size_ >= kMaxLedger) break;
+    if (ledger_[entry.resource].emplace(entry.id, entry).second) ++ledger_size_;
+  }
+  version_.fetch_add(1, std::memory_order_release);
+}
+
+void AllocationDesk::reconcile(const std::vector<ports::PodDevices>& pods, Duration grace) {
+  const MonotonicTime now = now_();
+  const std::lock_guard lock(mutex_);
+  HeldIds named;
+  for (const ports::PodDevices& pod : pods)
+    named[pod.resource].insert(pod.ids.begin(), pod.ids.end());
+  bool changed = false;
+  for (auto& [resource, entries] : ledger_) {
+    const auto it = named.find(resource);
+    for (auto entry = entries.begin(); entry != entries.end();) {
+      const bool is_named = it != named.end() && it->second.contains(entry->first);
+      if (is_named) {
+        entry->second.confirmed = true;
+        ++entry;
+      } else if (!entry->second.confirmed && now - entry->second.since < grace) {
+        ++entry;
+      } else {
+        entry = entries.erase(entry);
+        --ledger_size_;
+        changed = true;
+      }
+    }
+  }
+  for (const auto& [resource, ids] : named) {
+    if (!resource.starts_with("nvidia.com/")) continue;
+    for (const std::string& id : ids) {
+      if (ledger_size_ >= kMaxLedger || ledger_[resource].contains(id)) continue;
+      ledger_[resource][id] = {resource, id, now, true};
+      ++ledger_size_;
+      changed = true;
+    }
+  }
+  if (changed) version_.fetch_add(1, std::memory_order_release);
+}
+
+AllocationDesk::Counts AllocationDesk::counts() const {
+  const std::lock_guard lock(mutex_);
+  return counts_;
+}
+
+}  // namespace gpuslice::agent

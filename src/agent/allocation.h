@@ -1,0 +1,100 @@
+#pragma once
+
+// The desk where the kubelet's calls are answered: GetPreferredAllocation and Allocate of every
+// resource, from the newest table, without a call to NVML, the API server or T0. It keeps the
+// ledger of what was allocated.
+//
+// Thread-safe: the servers' threads call, T0 changes tables. A withdrawal and an Allocate cannot
+// pass each other: after set_tables() returns, no id that it withdrew is allocated.
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/device_table.h"
+#include "agent/preferred.h"
+#include "base/time.h"
+#include "ports/kubelet.h"
+
+namespace gpuslice::agent {
+
+// How Allocate answers: from the flags, and from what device nodes exist.
+struct AnswerRules {
+  bool pass_device_specs = false;
+  bool index_ids = false;  // deviceIDStrategy: index
+  Policy policy = Policy::kDistributed;
+  std::string dev_root;                    // goes before host paths; "" for "/"
+  std::vector<std::string> control_nodes;  // of /dev/nvidiactl and so on, those that exist
+  std::vector<std::string> imex_channels;
+  std::map<std::string, std::string> extra_envs;  // NVIDIA_GDS=enabled and such
+};
+
+struct LedgerEntry {
+  std::string resource;
+  std::string id;
+  MonotonicTime since{};
+  bool confirmed = false;  // the kubelet's pod-resources have named it
+};
+
+class AllocationDesk {
+ public:
+  // Ids in the ledger; more are not remembered (and counted).
+  static constexpr size_t kMaxLedger = 200'000;
+
+  using Now = std::function<MonotonicTime()>;
+  explicit AllocationDesk(Now now);
+  ~AllocationDesk();
+  AllocationDesk(const AllocationDesk&) = delete;
+  AllocationDesk& operator=(const AllocationDesk&) = delete;
+
+  // T0.
+  void set_tables(const DeviceTable& tables, AnswerRules rules);
+  // The service to hand to the kubelet's port; lives as long as the desk.
+  [[nodiscard]] ports::PluginService& service(const std::string& resource);
+
+  // What pods hold, by the ledger.
+  [[nodiscard]] HeldIds held() const;
+  [[nodiscard]] std::vector<LedgerEntry> ledger() const;
+  // Moves with every change of the ledger.
+  [[nodiscard]] uint64_t ledger_version() const { return version_.load(std::memory_order_acquire); }
+  // Ledger entries read from disk at start; they count until the kubelet says otherwise.
+  void restore(const std::vector<LedgerEntry>& entries);
+  // What the kubelet says is held: entries that it names are confirmed or added; entries that it
+  // does not name are released, except those younger than `grace` (the kubelet lists a pod shortly
+  // after its Allocate).
+  void reconcile(const std::vector<ports::PodDevices>& pods, Duration grace);
+
+  struct Counts {
+    uint64_t allocated = 0, refused = 0, preferred = 0;
+  };
+  [[nodiscard]] Counts counts() const;
+
+ private:
+  class Service;
+
+  [[nodiscard]] Result<ports::PreferredAnswer> preferred_of(const std::string& resource,
+                                                            const ports::PreferredRequest& request);
+  [[nodiscard]] Result<ports::AllocateAnswer> allocate_of(const std::string& resource,
+                                                          const ports::AllocateRequest& request);
+  // Under mutex_.
+  [[nodiscard]] Result<ports::ContainerAnswer> container(const ResourceTable& table,
+                                                         const std::vector<std::string>& ids) const;
+
+  Now now_;
+  mutable std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<const ResourceTable>> tables_;
+  AnswerRules rules_;
+  std::map<std::string, std::map<std::string, LedgerEntry>> ledger_;  // resource -> id -> entry
+  size_t ledger_size_ = 0;
+  Counts counts_;
+  std::map<std::string, std::unique_ptr<Service>> services_;
+  std::atomic<uint64_t> version_{0};
+};
+
+}  // namespace gpuslice::agent

@@ -1,0 +1,106 @@
+#include "agent/config_keeper.h"
+
+#include <fmt/format.h>
+
+#include "config/device_plugin.h"
+#include "config/document.h"
+
+namespace gpuslice::agent {
+namespace {
+
+// What is understood, but cannot be done yet.
+Status check_supported(const config::Effective& config) {
+  for (const std::string_view later : {"volume-mounts", "cdi-annotations", "cdi-cri"}) {
+    if (!config.lists(config::Flag::kDeviceListStrategy, later)) continue;
+    return fail(Code::kInvalidConfig, "deviceListStrategy {} ({}) is not there yet; use envvar",
+                later, config.setting(config::Flag::kDeviceListStrategy).from);
+  }
+  return {};
+}
+
+}  // namespace
+
+bool ConfigKeeper::look() {
+  if (source_.path.empty()) {
+    if (in_force_ || candidate_) return false;
+    return consider({"", "the command line", false});
+  }
+  auto text = files_.read(source_.path, config::kMaxFileBytes);
+  if (text) {
+    if (seen_ == *text) return false;
+    seen_ = *text;
+    if (consider({std::move(*text), source_.path, false})) return true;
+  } else {
+    const std::string why = text.error().message;
+    if (problem_ != why) say_bad(why);
+    seen_.reset();
+  }
+  // Nothing in force yet and the file is bad: what worked last time.
+  if (in_force_ || tried_last_good_ || source_.last_good_path.empty()) return false;
+  tried_last_good_ = true;
+  auto last = files_.read(source_.last_good_path, config::kMaxFileBytes);
+  if (!last) return false;
+  const std::string problem = problem_;
+  const bool usable = consider({std::move(*last), source_.last_good_path, true});
+  problem_ = problem;
+  return usable;
+}
+
+bool ConfigKeeper::consider(Text text) {
+  candidate_.reset();
+  const config::DevicePluginFile file = config::read_device_plugin(text.bytes, source_.compat);
+  for (const config::Problem& problem : file.problems.all())
+    if (problem.severity == config::Severity::kWarning) log_.warning("{}", problem.text(text.name));
+  if (file.problems.has_errors()) {
+    for (const config::Problem& problem : file.problems.all())
+      if (problem.severity == config::Severity::kError) log_.error("{}", problem.text(text.name));
+    say_bad(file.problems.first_error(text.name).text());
+    return false;
+  }
+  auto merged = config::merge(source_.said, file.config, text.name);
+  Status supported = merged ? check_supported(*merged) : Status(std::unexpected(merged.error()));
+  if (!supported) {
+    say_bad(supported.error().text());
+    return false;
+  }
+  candidate_ = std::move(*merged);
+  candidate_text_ = std::move(text);
+  return true;
+}
+
+void ConfigKeeper::accept() {
+  if (!candidate_) return;
+  in_force_ = std::move(candidate_);
+  candidate_.reset();
+  ++generation_;
+  from_ = candidate_text_.name;
+  if (candidate_text_.is_last_good) {
+    log_.warning("configuration: serving the last good one from {} because {}", from_, problem_);
+    return;
+  }
+  problem_.clear();
+  log_.info("configuration: generation {} from {}", generation_, from_);
+  if (source_.path.empty() || source_.last_good_path.empty()) return;
+  if (auto kept = files_.write_atomic(source_.last_good_path, candidate_text_.bytes, true); !kept)
+    log_.once(Level::kWarning, "last-good",
+              fmt::format("configuration: the last good one cannot be kept for the next start: {}",
+                          kept.error().message));
+  else
+    log_.over("last-good");
+}
+
+void ConfigKeeper::refuse(const Error& why) {
+  candidate_.reset();
+  say_bad(why.text());
+}
+
+void ConfigKeeper::say_bad(const std::string& why) {
+  problem_ = why;
+  ++bad_;
+  if (in_force_)
+    log_.error("configuration: not taken, generation {} stays in force: {}", generation_, why);
+  else
+    log_.error("configuration: not taken: {}", why);
+}
+
+}  // namespace gpuslice::agent

@@ -1,0 +1,76 @@
+#pragma once
+
+// The configuration in force. A good file replaces it; a bad one changes nothing. The last good
+// text lies on disk, so that a start with a broken file (also after a reboot) serves what worked.
+// T0 only.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "config/effective.h"
+#include "ports/host.h"
+
+namespace gpuslice::agent {
+
+struct ConfigSource {
+  std::string path;  // "" for none: defaults, flags and environment only
+  config::Compat compat = config::Compat::kStrict;
+  config::Said said;
+  std::string last_good_path;  // where the last good text is kept
+};
+
+class ConfigKeeper {
+ public:
+  ConfigKeeper(ConfigSource source, ports::HostFiles& files, Log& log)
+      : source_(std::move(source)), files_(files), log_(log) {}
+
+  // Reads the file. True when there is a candidate other than the one in force, to be accepted or
+  // refused.
+  bool look();
+
+  // What look() found, if it is not in force yet.
+  [[nodiscard]] const std::optional<config::Effective>& candidate() const { return candidate_; }
+  // The candidate holds on this node: it is in force and becomes the last good one.
+  void accept();
+  // It does not: what is in force stays.
+  void refuse(const Error& why);
+
+  // In force; nothing before the first good one.
+  [[nodiscard]] const std::optional<config::Effective>& in_force() const { return in_force_; }
+  [[nodiscard]] uint64_t generation() const { return generation_; }  // counts acceptances
+  [[nodiscard]] uint64_t reloads_good() const { return generation_; }
+  [[nodiscard]] uint64_t reloads_bad() const { return bad_; }
+  [[nodiscard]] const std::string& problem() const {
+    return problem_;
+  }  // why the newest text is not in force; or ""
+  [[nodiscard]] const std::string& from() const {
+    return from_;
+  }  // where what is in force was read
+
+ private:
+  struct Text {
+    std::string bytes;
+    std::string name;  // for messages
+    bool is_last_good = false;
+  };
+  bool consider(Text text);
+  void say_bad(const std::string& why);
+
+  ConfigSource source_;
+  ports::HostFiles& files_;
+  Log& log_;
+  std::optional<config::Effective> in_force_;
+  std::optional<config::Effective> candidate_;
+  Text candidate_text_;
+  std::optional<std::string> seen_;  // the text that was judged last
+  bool tried_last_good_ = false;
+  uint64_t generation_ = 0;
+  uint64_t bad_ = 0;
+  std::string problem_;
+  std::string from_;
+};
+
+}  // namespace gpuslice::agent

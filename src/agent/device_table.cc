@@ -1,0 +1,270 @@
+#include "agent/device_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "config/list_size.h"
+
+namespace gpuslice::agent {
+namespace {
+
+using config::DeviceRef;
+using config::DeviceSelection;
+using config::Effective;
+using config::Flag;
+using config::SharedResource;
+
+constexpr const char* kGpuResource = "nvidia.com/gpu";
+
+std::string mig_resource(const std::string& profile) {
+  std::string name = "nvidia.com/mig-" + profile;
+  std::replace(name.begin(), name.end(), '+', '.');
+  return name;
+}
+
+BaseDevice base_of(const ports::Gpu& gpu, const Hardware& hardware) {
+  BaseDevice base;
+  base.resource = kGpuResource;
+  base.uuid = gpu.uuid;
+  base.gpu_uuid = gpu.uuid;
+  base.index = std::to_string(gpu.index.value);
+  base.gpu_index = gpu.index.value;
+  base.minor = gpu.minor.value;
+  base.numa_node = gpu.numa_node;
+  if (const auto it = hardware.unhealthy.find(gpu.uuid); it != hardware.unhealthy.end()) {
+    base.healthy = false;
+    base.why_unhealthy = it->second;
+  }
+  return base;
+}
+
+// A MIG device whose compute instance is smaller than its GPU instance has a name of its own
+// ("1c.3g.20gb"); NVIDIA's plugin dies of it in mixed strategy. It is left out and said.
+bool is_whole(const ports::MigDevice& device) {
+  return device.profile.find("c.") == std::string::npos;
+}
+
+void add_bases(const ports::Gpu& gpu, const Hardware& hardware, const std::string& strategy,
+               std::vector<BaseDevice>& bases, std::vector<std::string>& warnings) {
+  const bool mig_on = gpu.mig && gpu.mig->current;
+  if (!mig_on || strategy == "none") {
+    bases.push_back(base_of(gpu, hardware));
+    return;
+  }
+  if (gpu.mig_devices.empty())
+    warnings.push_back(fmt::format(
+        "GPU {}: MIG is on and it has no instances: nothing of it is offered", gpu.index.value));
+  for (const ports::MigDevice& device : gpu.mig_devices) {
+    if (!is_whole(device)) {
+      warnings.push_back(
+          fmt::format("GPU {}: MIG device {} ({}) has a compute instance smaller than its GPU "
+                      "instance: it is not offered",
+                      gpu.index.value, device.index, device.profile));
+      continue;
+    }
+    BaseDevice base = base_of(gpu, hardware);
+    base.resource = strategy == "single" ? kGpuResource : mig_resource(device.profile);
+    base.uuid = device.uuid;
+    base.index = fmt::format("{}:{}", gpu.index.value, device.index);
+    base.mig_index = device.index;
+    base.is_mig = true;
+    bases.push_back(std::move(base));
+  }
+}
+
+bool names(const DeviceRef& ref, const BaseDevice& base) {
+  switch (ref.kind) {
+    case DeviceRef::Kind::kIndex:
+      return !base.is_mig && ref.gpu == base.gpu_index;
+    case DeviceRef::Kind::kMigIndex:
+      return base.is_mig && ref.gpu == base.gpu_index && ref.mig == base.mig_index;
+    case DeviceRef::Kind::kGpuUuid:
+      return ref.text == base.uuid;
+    case DeviceRef::Kind::kMigUuid:
+      break;
+  }
+  return ref.text == base.uuid;
+}
+
+// Which entry shares a device, if any. `nth`: how many devices of this resource come before it.
+const SharedResource* sharing_of(const Effective& config, const BaseDevice& base, size_t nth) {
+  if (!config.time_slicing) return nullptr;
+  for (const SharedResource& entry : config.time_slicing->resources) {
+    if (entry.name != base.resource) continue;
+    const DeviceSelection& devices = entry.devices;
+    const bool meant = devices.kind == DeviceSelection::Kind::kAll ||
+                       (devices.kind == DeviceSelection::Kind::kCount && nth < devices.count) ||
+                       std::any_of(devices.list.begin(), devices.list.end(),
+                                   [&](const DeviceRef& r) { return names(r, base); });
+    if (meant) return &entry;
+  }
+  return nullptr;
+}
+
+void warn_of_unmatched(const Effective& config, const std::vector<BaseDevice>& bases,
+                       std::vector<std::string>& warnings) {
+  if (!config.time_slicing) return;
+  for (const SharedResource& entry : config.time_slicing->resources) {
+    const bool any = std::any_of(bases.begin(), bases.end(),
+                                 [&](const BaseDevice& b) { return b.resource == entry.name; });
+    if (!any) {
+      warnings.push_back(
+          fmt::format("sharing: this node has no {}: its entry (line {}) shares nothing",
+                      entry.name, entry.place.line));
+      continue;
+    }
+    for (const DeviceRef& ref : entry.devices.list) {
+      const bool there = std::any_of(bases.begin(), bases.end(), [&](const BaseDevice& b) {
+        return b.resource == entry.name && names(ref, b);
+      });
+      if (!there)
+        warnings.push_back(fmt::format("sharing: this node has no device {} of {} (line {})",
+                                       ref.text, entry.name, ref.place.line));
+    }
+  }
+}
+
+// What one base device is offered as.
+struct Wish {
+  size_t base = 0;
+  uint32_t replicas = 1;  // 1: unshared
+};
+
+struct Building {
+  std::vector<BaseDevice> bases;
+  std::vector<Wish> wishes;
+};
+
+std::string replica_id(const std::string& uuid, uint32_t n) {
+  return fmt::format("{}::{}", uuid, n);
+}
+
+// Is `id` this device, whole or a replica?
+bool belongs(const std::string& id, const std::string& uuid) {
+  return id == uuid || (id.starts_with(uuid) && id.compare(uuid.size(), 2, "::") == 0);
+}
+
+// The ids of one device: those that are held, and the lowest free ones up to the number of
+// replicas.
+std::vector<std::string> ids_of(const std::string& uuid, uint32_t replicas,
+                                const std::set<std::string>& held) {
+  std::vector<std::string> ids;
+  for (auto it = held.lower_bound(uuid); it != held.end() && it->starts_with(uuid); ++it)
+    if (belongs(*it, uuid)) ids.push_back(*it);
+  if (replicas == 0) return ids;
+  if (replicas == 1) {
+    if (ids.empty()) ids.push_back(uuid);
+    return ids;
+  }
+  const std::set<std::string> stay(ids.begin(), ids.end());
+  for (uint32_t n = 0; ids.size() < replicas; ++n) {
+    std::string id = replica_id(uuid, n);
+    if (!stay.contains(id)) ids.push_back(std::move(id));
+  }
+  return ids;
+}
+
+std::shared_ptr<const ResourceTable> finish(const std::string& name, Building building,
+                                            bool fail_greater, const std::set<std::string>& held) {
+  auto table = std::make_shared<ResourceTable>();
+  table->name = name;
+  table->fail_requests_greater_than_one = fail_greater;
+  table->bases = std::move(building.bases);
+  for (const Wish& wish : building.wishes) {
+    const std::string& uuid = table->bases[wish.base].uuid;
+    for (std::string& id : ids_of(uuid, wish.replicas, held)) {
+      const bool shared = id != uuid;
+      table->devices.push_back({std::move(id), wish.base, shared});
+    }
+  }
+  std::sort(table->devices.begin(), table->devices.end(),
+            [](const OfferedDevice& a, const OfferedDevice& b) { return a.id < b.id; });
+  auto list = std::make_shared<ports::DeviceList>();
+  list->devices.reserve(table->devices.size());
+  table->by_id.reserve(table->devices.size());
+  for (size_t i = 0; i < table->devices.size(); ++i) {
+    const OfferedDevice& device = table->devices[i];
+    const BaseDevice& base = table->bases[device.base];
+    ports::Device out{device.id, base.healthy, {}};
+    if (base.numa_node >= 0) out.numa_nodes.push_back(base.numa_node);
+    list->devices.push_back(std::move(out));
+    table->by_id.emplace(device.id, i);
+  }
+  table->list = std::move(list);
+  return table;
+}
+
+Status fits(const std::string& name, const Building& building) {
+  size_t bytes = 0;
+  size_t id_bytes = 0;
+  bool numa = false;
+  uint32_t most_wished = 0;
+  for (const Wish& wish : building.wishes) {
+    const BaseDevice& base = building.bases[wish.base];
+    id_bytes = std::max(id_bytes, base.uuid.size());
+    numa = numa || base.numa_node >= 0;
+    most_wished = std::max(most_wished, wish.replicas);
+    bytes += config::list_bytes(1, base.uuid.size(), base.numa_node >= 0, wish.replicas);
+  }
+  if (bytes <= config::kMaxListBytes) return {};
+  return fail(Code::kInvalidConfig,
+              "{}: {} replicas of {} devices make a list of {} bytes, and the kubelet takes {}; at "
+              "most {} replicas fit on this node",
+              name, most_wished, building.wishes.size(), bytes, config::kMaxListBytes,
+              config::most_replicas(building.wishes.size(), id_bytes, numa));
+}
+
+}  // namespace
+
+const OfferedDevice* ResourceTable::find(const std::string& id) const {
+  const auto it = by_id.find(id);
+  return it == by_id.end() ? nullptr : &devices[it->second];
+}
+
+Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
+                                      const HeldIds& held) {
+  DeviceTable table;
+  std::vector<BaseDevice> bases;
+  for (const ports::Gpu& gpu : hardware.gpus)
+    add_bases(gpu, hardware, config.text(Flag::kMigStrategy), bases, table.warnings);
+  warn_of_unmatched(config, bases, table.warnings);
+
+  std::map<std::string, Building> by_name;
+  std::map<std::string, size_t> seen;  // devices of each resource so far
+  for (const BaseDevice& base : bases) {
+    const SharedResource* entry = sharing_of(config, base, seen[base.resource]++);
+    Building& building = by_name[entry ? entry->offered_name() : base.resource];
+    building.bases.push_back(base);
+    building.wishes.push_back({building.bases.size() - 1, entry ? entry->replicas : 1});
+  }
+  // Held ids of a resource that is offered no more, or of a device that moved to another one, stay
+  // where they are.
+  for (const auto& [name, ids] : held) {
+    for (const BaseDevice& base : bases) {
+      const bool any = std::any_of(ids.begin(), ids.end(),
+                                   [&](const std::string& id) { return belongs(id, base.uuid); });
+      Building& building = by_name[name];
+      const bool there = std::any_of(building.bases.begin(), building.bases.end(),
+                                     [&](const BaseDevice& b) { return b.uuid == base.uuid; });
+      if (!any || there) continue;
+      building.bases.push_back(base);
+      building.wishes.push_back({building.bases.size() - 1, 0});
+    }
+  }
+  const bool fail_greater =
+      config.time_slicing && config.time_slicing->fail_requests_greater_than_one;
+  static const std::set<std::string> kNobody;
+  for (auto& [name, building] : by_name) {
+    if (building.wishes.empty()) continue;
+    TRY(fits(name, building));
+    const auto it = held.find(name);
+    table.resources[name] =
+        finish(name, std::move(building), fail_greater, it == held.end() ? kNobody : it->second);
+  }
+  return table;
+}
+
+}  // namespace gpuslice::agent

@@ -1,0 +1,78 @@
+#pragma once
+
+// What is offered: the inventory of GPUs and the configuration, made into resources with their
+// devices. Pure.
+//
+// Ids are NVIDIA's: the UUID of an unshared device, "<uuid>::<n>" of a shared one. Ids that pods
+// hold stay until they are released: when a GPU is to have fewer replicas, free ones go first; held
+// ones count among its replicas meanwhile.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "config/effective.h"
+#include "ports/driver.h"
+#include "ports/kubelet.h"
+
+namespace gpuslice::agent {
+
+// A GPU or MIG device that can be offered, once or several times.
+struct BaseDevice {
+  std::string resource;  // its name if not renamed: "nvidia.com/gpu", "nvidia.com/mig-1g.5gb"
+  std::string uuid;
+  std::string gpu_uuid;  // of the physical GPU
+  std::string index;     // "0", "0:1" for the second MIG device of GPU 0
+  uint32_t gpu_index = 0;
+  uint32_t mig_index = 0;
+  bool is_mig = false;
+  uint32_t minor = 0;
+  int64_t numa_node = -1;
+  bool healthy = true;
+  std::string why_unhealthy;
+};
+
+// One id that the kubelet is offered.
+struct OfferedDevice {
+  std::string id;
+  size_t base = 0;  // index into ResourceTable::bases
+  bool shared = false;
+};
+
+struct ResourceTable {
+  std::string name;
+  bool fail_requests_greater_than_one = false;
+  std::vector<BaseDevice> bases;       // in the order of GPU and MIG indices
+  std::vector<OfferedDevice> devices;  // sorted by id, as the list
+  std::shared_ptr<const ports::DeviceList> list;
+  std::unordered_map<std::string, size_t> by_id;  // for look-ups only, never iterated
+
+  [[nodiscard]] const OfferedDevice* find(const std::string& id) const;
+};
+
+// Who holds which ids, by resource.
+using HeldIds = std::map<std::string, std::set<std::string>>;
+
+struct DeviceTable {
+  std::map<std::string, std::shared_ptr<const ResourceTable>> resources;
+  std::vector<std::string> warnings;  // what of the configuration matches nothing here
+};
+
+// What there is on the node, and what of it answers.
+struct Hardware {
+  std::vector<ports::Gpu> gpus;                  // by index; those that do not answer as last seen
+  std::map<std::string, std::string> unhealthy;  // GPU UUID -> why
+};
+
+// kInvalidConfig when a list would not fit into a message to the kubelet, with the most replicas
+// that do.
+[[nodiscard]] Result<DeviceTable> make_device_table(const Hardware& hardware,
+                                                    const config::Effective& config,
+                                                    const HeldIds& held);
+
+}  // namespace gpuslice::agent

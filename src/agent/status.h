@@ -1,0 +1,50 @@
+#pragma once
+
+// What the agent shows of itself: an immutable snapshot for the page, /metrics, /readyz and `agent
+// status`.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/device_table.h"
+#include "ports/kubelet.h"
+
+namespace gpuslice::agent {
+
+struct ResourceStatus {
+  std::string name;
+  std::shared_ptr<const ResourceTable> table;
+  bool registered = false;
+  std::string trouble;  // why it is not; "" when it is
+  uint64_t healthy = 0;
+  uint64_t unhealthy = 0;
+  uint64_t held = 0;
+  uint64_t registrations = 0;
+  uint64_t failures = 0;
+};
+
+struct AgentStatus {
+  bool ready = false;
+  std::string why_not_ready;
+  std::string driver;  // version, or why there is none
+  uint64_t config_generation = 0;
+  uint64_t reloads_good = 0;
+  uint64_t reloads_bad = 0;
+  std::string config_from;
+  std::string config_problem;  // why the newest text is not in force
+  std::vector<ports::Gpu> gpus;
+  std::map<std::string, std::string> unhealthy;  // GPU UUID -> why
+  std::map<std::string, ResourceStatus> resources;
+  HeldIds held;
+  std::vector<ports::PodDevices> pods;  // as the kubelet told last
+  uint64_t allocations = 0;
+  uint64_t refusals = 0;
+  uint64_t preferred_calls = 0;
+  uint64_t inventory_errors = 0;
+  uint64_t reconciles = 0;
+};
+
+}  // namespace gpuslice::agent
