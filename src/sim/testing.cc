@@ -26,6 +26,26 @@ std::unique_ptr<State> test_node(const std::string& board, Sweep sweep, bool mig
   return state;
 }
 
+NodeOptions four_a100() {
+  NodeOptions options;
+  for (int i = 0; i < 4; ++i) options.gpus.push_back({"A100-SXM4-40GB", Sweep::kPlain});
+  return options;
+}
+
+std::unique_ptr<World> must(Result<std::unique_ptr<World>> world) {
+  if (!world) {
+    ADD_FAILURE() << world.error().text();
+    std::abort();
+  }
+  return std::move(*world);
+}
+
+uint64_t bump(World& world) {
+  const Result<uint64_t> now =
+      world.write([](State& state) { return ++state.gpus[0].calls.create_gi.ok; });
+  return now ? *now : 0;
+}
+
 TempFolder::TempFolder() {
   std::string name = std::filesystem::temp_directory_path() / "gpuslice-sim-XXXXXX";
   if (mkdtemp(name.data()) == nullptr) std::abort();

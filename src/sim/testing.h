@@ -23,6 +23,12 @@ inline constexpr Caller kRoot{.admin = true, .client = kNoClient};
                                                Sweep sweep = Sweep::kPlain, bool mig = true,
                                                uint32_t gpus = 1);
 
+[[nodiscard]] NodeOptions four_a100();
+// The world, or the end of the test program.
+[[nodiscard]] std::unique_ptr<World> must(Result<std::unique_ptr<World>> world);
+// Counts in a field that nothing else touches; 0 when it could not be written.
+uint64_t bump(World& world);
+
 // Removes the folder with everything in it at the end of the test.
 class TempFolder {
  public:

@@ -4,11 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
-#include <condition_variable>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
@@ -16,98 +13,10 @@
 #include "sim/abort_point.h"
 #include "sim/clock.h"
 #include "sim/world_file.h"
+#include "sim/write_lock.h"
 
 namespace gpuslice::sim {
 namespace {
-
-// Descriptors that carry a writer's lock. A child of fork() shares the open file description, and
-// so the lock, of a parent that was writing at that moment; it must close its copy before it does
-// anything else, or the lock would outlive a killed parent. Closing is allowed in a fork handler.
-constexpr size_t kMaxLockDescriptors = 256;
-std::array<std::atomic<int>, kMaxLockDescriptors> lock_descriptors{};  // fd + 1; 0: free
-
-// No fork between opening such a descriptor and writing it down here.
-std::mutex descriptor_mutex;
-
-void before_fork() { descriptor_mutex.lock(); }
-void after_fork_in_parent() { descriptor_mutex.unlock(); }
-void after_fork_in_child() {
-  for (std::atomic<int>& one : lock_descriptors)
-    if (const int fd = one.exchange(0, std::memory_order_relaxed) - 1; fd >= 0) close(fd);
-  descriptor_mutex.unlock();
-}
-
-// The lock that one writer holds: opened for this write, so that every writer, thread or process,
-// has an open file description of its own.
-class WriteLock {
- public:
-  WriteLock() = default;
-  WriteLock(const WriteLock&) = delete;
-  WriteLock& operator=(const WriteLock&) = delete;
-  ~WriteLock() {
-    if (fd_ < 0) return;
-    abort_point("lock: release");
-    // Said, not left to close(): a child forked by other means than fork() may share the
-    // description.
-    struct flock lock{};
-    lock.l_type = F_UNLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_len = 1;
-    fcntl(fd_, F_OFD_SETLK, &lock);
-    int mine = fd_ + 1;
-    // Not ours any more when a fork handler has closed it already.
-    if (lock_descriptors[at_].compare_exchange_strong(mine, 0)) close(fd_);
-  }
-
-  Status take(const std::string& path) {
-    static const int registered =
-        pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-    (void)registered;
-    std::unique_lock no_fork(descriptor_mutex);
-    const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-      return fail(errno == ENOENT ? Code::kNotFound : Code::kNoPermission,
-                  "simulated node: world file {}: cannot be locked for writing: {}; the node was "
-                  "removed, or this process can no longer reach it",
-                  path, std::strerror(errno));
-    if (!remember(fd)) {
-      close(fd);
-      return fail(Code::kUnavailable,
-                  "simulated node: world file {}: this process already writes {} worlds at once; "
-                  "try again",
-                  path, kMaxLockDescriptors);
-    }
-    no_fork.unlock();
-    fd_ = fd;
-    struct flock lock{};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_len = 1;
-    while (fcntl(fd, F_OFD_SETLKW, &lock) != 0) {
-      if (errno == EINTR) continue;
-      return fail(Code::kFailed, "simulated node: world file {}: cannot be locked: {}; try again",
-                  path, std::strerror(errno));
-    }
-    abort_point("lock: taken");
-    return {};
-  }
-
-  [[nodiscard]] int fd() const { return fd_; }
-
- private:
-  bool remember(int fd) {
-    for (size_t i = 0; i < lock_descriptors.size(); ++i) {
-      int none = 0;
-      if (!lock_descriptors[i].compare_exchange_strong(none, fd + 1)) continue;
-      at_ = i;
-      return true;
-    }
-    return false;
-  }
-
-  int fd_ = -1;
-  size_t at_ = 0;
-};
 
 // What a process must not share with its parent. A child makes a new one at its first call: the old
 // one's mutexes may be held by threads that do not exist here.
@@ -120,12 +29,6 @@ struct ProcessPart {
   std::optional<uint16_t> slot;
   ProcessPart* parents = nullptr;  // kept, never touched
 };
-
-Status settle(const WriteHooks& hooks, State& state) {
-  settle_clock(state);
-  if (hooks.settle != nullptr) hooks.settle(state, now_ns(state));
-  return {};
-}
 
 class FileWorld final : public World {
  public:
@@ -210,11 +113,11 @@ class FileWorld final : public World {
     const auto state = std::make_unique<State>();
     TRY_ASSIGN(const uint64_t sequence, file_->load(*state));
     const bool swept = sweep(*state);
-    (void)settle(hooks_, *state);
+    settle(hooks_, *state);
     const auto settled = std::make_unique<State>(*state);
     change(*state);
     const bool changed = std::memcmp(settled.get(), state.get(), sizeof(State)) != 0;
-    if (changed) (void)settle(hooks_, *state);
+    if (changed) settle(hooks_, *state);
     if (changed || swept) file_->publish(*state, sequence + 1);
     mend_trees(*state);
     return {};
@@ -314,96 +217,6 @@ class FileWorld final : public World {
   mutable std::atomic<ProcessPart*> part_{nullptr};
 };
 
-class MemoryWorld final : public World {
- public:
-  MemoryWorld(const State& state, WriteHooks hooks)
-      : hooks_(hooks), state_(std::make_shared<const State>(state)) {}
-
-  const std::string& root() const override { return root_; }
-
-  std::shared_ptr<const State> snapshot() const override {
-    const std::lock_guard hold(mutex_);
-    return state_;
-  }
-
-  uint64_t sequence() const override { return sequence_.load(std::memory_order_acquire); }
-
-  bool wait(uint64_t seen, int64_t timeout_ns) const override {
-    std::unique_lock hold(mutex_);
-    return changed_.wait_for(hold, std::chrono::nanoseconds(timeout_ns),
-                             [&] { return sequence() != seen; });
-  }
-
-  Result<uint16_t> attach(const NewClient& who) override {
-    std::optional<uint16_t> got = attached();
-    if (got) {
-      TRY(run_write([&](State& state) { attach_gpus(state, *got, who.attached_gpus); }));
-      return *got;
-    }
-    TRY(run_write([&](State& state) {
-      const uint16_t slot = free_client_slot(state);
-      if (slot == kNoClient) return;
-      NewClient simulated = who;
-      simulated.simulated = true;
-      add_client(state, slot, simulated);
-      got = slot;
-    }));
-    if (!got)
-      return fail(Code::kUnavailable,
-                  "simulated node: cannot attach: all {} client slots are taken", kMaxClients);
-    const std::lock_guard hold(mutex_);
-    slot_ = got;
-    return *got;
-  }
-
-  void detach() override {
-    const std::optional<uint16_t> slot = attached();
-    if (!slot) return;
-    (void)run_write([&](State& state) { remove_client(state, *slot); });
-    const std::lock_guard hold(mutex_);
-    slot_.reset();
-  }
-
-  std::optional<uint16_t> attached() const override {
-    const std::lock_guard hold(mutex_);
-    return slot_;
-  }
-
-  std::optional<int32_t> holder(uint16_t slot) const override {
-    const std::shared_ptr<const State> state = snapshot();
-    if (slot >= kMaxClients) return std::nullopt;
-    const Client& client = state->clients[slot];
-    return client.used && client.alive ? std::optional(client.pid) : std::nullopt;
-  }
-
- protected:
-  Status run_write(const std::function<void(State&)>& change) override {
-    const std::lock_guard one(write_mutex_);
-    auto state = std::make_shared<State>(*snapshot());
-    for (uint16_t slot = 0; slot < kMaxClients; ++slot)
-      if (state->clients[slot].used && !state->clients[slot].alive) remove_client(*state, slot);
-    (void)settle(hooks_, *state);
-    change(*state);
-    (void)settle(hooks_, *state);
-    const std::lock_guard hold(mutex_);
-    if (std::memcmp(state_.get(), state.get(), sizeof(State)) == 0) return {};
-    state_ = std::move(state);
-    sequence_.fetch_add(1, std::memory_order_release);
-    changed_.notify_all();
-    return {};
-  }
-
- private:
-  const std::string root_;
-  WriteHooks hooks_;
-  std::mutex write_mutex_;
-  mutable std::mutex mutex_;
-  mutable std::condition_variable changed_;
-  std::shared_ptr<const State> state_;
-  std::optional<uint16_t> slot_;
-  std::atomic<uint64_t> sequence_{2};
-};
-
 std::string state_path(const std::string& root) { return root + "/world/state"; }
 std::string client_path(const std::string& root) { return root + "/world/clients"; }
 
@@ -466,10 +279,9 @@ Result<std::unique_ptr<World>> World::open(const std::string& root, WriteHooks h
   return std::unique_ptr<World>(std::make_unique<FileWorld>(root, std::move(file), *locks, hooks));
 }
 
-Result<std::unique_ptr<World>> World::in_memory(const NodeOptions& options, WriteHooks hooks) {
-  TRY_ASSIGN(State state, make_state(options, kVirtualEpochNs));
-  start_clock(state, true, kVirtualEpochNs);
-  return std::unique_ptr<World>(std::make_unique<MemoryWorld>(state, hooks));
+void settle(const WriteHooks& hooks, State& state) {
+  settle_clock(state);
+  if (hooks.settle != nullptr) hooks.settle(state, now_ns(state));
 }
 
 Result<uint16_t> World::attach() {
@@ -487,25 +299,6 @@ std::vector<LiveClient> World::live_clients(const State& state) const {
     if (const std::optional<int32_t> pid = holder(slot)) live.push_back({slot, *pid});
   }
   return live;
-}
-
-Result<uint16_t> add_simulated_client(World& world, int32_t pid, std::string_view name) {
-  TRY_ASSIGN(const uint16_t slot, world.write([&](State& state) {
-    const uint16_t free = free_client_slot(state);
-    if (free != kNoClient)
-      add_client(state, free, {.process = {pid, 1}, .name = name, .simulated = true});
-    return free;
-  }));
-  if (slot == kNoClient)
-    return fail(Code::kUnavailable, "simulated node: no room for another client; {} are attached",
-                kMaxClients);
-  return slot;
-}
-
-Status kill_client(World& world, uint16_t slot) {
-  return world.write([&](State& state) {
-    if (slot < kMaxClients && state.clients[slot].simulated) state.clients[slot].alive = 0;
-  });
 }
 
 }  // namespace gpuslice::sim

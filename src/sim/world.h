@@ -63,6 +63,8 @@ struct WriteHooks {
   // abort_point(). An error (a walled-in writer) is no failure of the write: the next one mends.
   Status (*sync_trees)(const std::string& root, const State& state) = nullptr;
 };
+// Time and what runs by itself, up to now: the first and the last thing in a write.
+void settle(const WriteHooks& hooks, State& state);
 // Those of a real node: life.h, trees.h.
 [[nodiscard]] WriteHooks node_hooks();
 

@@ -68,7 +68,7 @@ void die_when_it_is_time(const char* what) {
   if (points_left > 0 && --points_left == 0) raise(SIGKILL);
 }
 
-Status bump(World& world) {
+Status bump_pair(World& world) {
   return world.write([](State& state) {
     ++state.gpus[0].calls.create_gi.ok;
     ++state.gpus[3].calls.create_gi.ok;
@@ -86,7 +86,7 @@ int live_a_life(const std::string& root) {
   const auto world = World::open(root, kHooks);
   if (!world) return 1;
   if (!(*world)->attach()) return 2;
-  if (!bump(**world)) return 3;
+  if (!bump_pair(**world)) return 3;
   (*world)->detach();
   return 0;
 }
@@ -205,7 +205,7 @@ TEST_F(Kill, BeforeEveryStoreInNamespacesOfItsOwn) {
 
 TEST_F(Kill, AWalledInWriterLeavesTheTreesToTheNextOne) {
   const std::string trees = root() + "/trees";
-  ASSERT_TRUE(bump(*world_));
+  ASSERT_TRUE(bump_pair(*world_));
   const std::string before = read_text(trees + "/a");
   const int ended = run_walled_in([&] {
     if (mount(trees.c_str(), trees.c_str(), nullptr, MS_BIND, nullptr) != 0) return 1;
@@ -264,7 +264,7 @@ TEST_F(Kill, NoUpdateIsLostWhenProcessesDieAtRandom) {
     const auto world = World::open(root(), kHooks);
     if (!world || !(*world)->attach()) return 1;
     for (;;) {
-      if (!bump(**world)) return 2;
+      if (!bump_pair(**world)) return 2;
       confirmed->fetch_add(1);
     }
   };

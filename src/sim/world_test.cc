@@ -22,27 +22,6 @@
 namespace gpuslice::sim {
 namespace {
 
-NodeOptions four_a100() {
-  NodeOptions options;
-  for (int i = 0; i < 4; ++i) options.gpus.push_back({"A100-SXM4-40GB", Sweep::kPlain});
-  return options;
-}
-
-std::unique_ptr<World> must(Result<std::unique_ptr<World>> world) {
-  if (!world) {
-    ADD_FAILURE() << world.error().text();
-    std::abort();
-  }
-  return std::move(*world);
-}
-
-// Counts in a field that nothing else touches.
-uint64_t bump(World& world) {
-  const Result<uint64_t> now =
-      world.write([](State& state) { return ++state.gpus[0].calls.create_gi.ok; });
-  return now ? *now : 0;
-}
-
 TEST(World, WhatOneWritesAnotherSees) {
   const TempFolder folder;
   const auto one = must(World::create(folder.path(), four_a100()));
@@ -160,216 +139,7 @@ TEST(World, WaitingEndsWithAChangeByAnotherProcessOrInTime) {
   EXPECT_TRUE(memory->wait(before, 1'000'000));
 }
 
-// --- files that are not whole
-// ---------------------------------------------------------------------
-
-struct Damage {
-  const char* what;
-  size_t offset;
-  std::string bytes;
-  const char* cause;
-};
-
-TEST(WorldFile, RefusesWhatIsNotWholeAndSaysWhy) {
-  const std::string again = "; remove the node's folder and make it anew with gpuslice-sim create";
-  const std::vector<Damage> damages = {
-      {"magic", 0, "G", "it does not begin as a world file does"},
-      {"format", 16, "\x09", "it is of format 9 where this version reads 1"},
-      {"byte order", 20, std::string("\x01\x02\x03\x04", 4),
-       "it was written by a machine of the other byte order"},
-      {"sequence", 40, "\x07", "its checksum is wrong: something else has written to it"},
-      {"checksum", 48, "\x01\x02\x03", "its checksum is wrong: something else has written to it"},
-      {"state", 4096 + 5000, "\x55", "its checksum is wrong: something else has written to it"},
-  };
-  for (const Damage& damage : damages) {
-    SCOPED_TRACE(damage.what);
-    const TempFolder folder;
-    (void)must(World::create(folder.path(), four_a100()));
-    const std::string path = folder.path() + "/world/state";
-    {
-      std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-      file.seekp(static_cast<std::streamoff>(damage.offset));
-      file.write(damage.bytes.data(), static_cast<std::streamsize>(damage.bytes.size()));
-    }
-    const auto world = World::open(folder.path());
-    ASSERT_FALSE(world);
-    EXPECT_EQ(world.error().code, Code::kCorrupt);
-    EXPECT_EQ(world.error().text(),
-              "simulated node: world file " + path + ": refused: " + damage.cause + again);
-  }
-}
-
-TEST(WorldFile, RefusesOtherLengthsAndOtherThings) {
-  const TempFolder folder;
-  const auto missing = World::open(folder.path() + "/none");
-  ASSERT_FALSE(missing);
-  EXPECT_EQ(missing.error().code, Code::kNotFound);
-  EXPECT_EQ(
-      missing.error().text(),
-      "simulated node: no world file " + folder.path() +
-          "/none/world/state; make a node with gpuslice-sim create, or name the right folder");
-  (void)must(World::create(folder.path(), four_a100()));
-  const std::string path = folder.path() + "/world/state";
-  ASSERT_EQ(truncate(path.c_str(), 5000), 0);
-  const auto cut = World::open(folder.path());
-  ASSERT_FALSE(cut);
-  EXPECT_EQ(cut.error().code, Code::kCorrupt);
-  EXPECT_NE(cut.error().text().find("it has 5000 bytes where"), std::string::npos);
-  ASSERT_EQ(unlink(path.c_str()), 0);
-  ASSERT_EQ(mkdir(path.c_str(), 0755), 0);
-  const auto directory = World::open(folder.path());
-  ASSERT_FALSE(directory);
-}
-
-TEST(WorldFile, DamageUnderARunningWorldIsToldByTheNextWrite) {
-  const TempFolder folder;
-  const auto world = must(World::create(folder.path(), four_a100()));
-  bump(*world);
-  const std::shared_ptr<const State> good = world->snapshot();
-  const auto other = must(World::open(folder.path()));
-  const int fd = open((folder.path() + "/world/state").c_str(), O_RDWR | O_CLOEXEC);
-  ASSERT_GE(fd, 0);
-  const std::string junk(64, 'x');
-  for (const size_t copy : {size_t{0}, size_t{1}})
-    ASSERT_EQ(pwrite(fd, junk.data(), junk.size(),
-                     static_cast<off_t>(kWorldPage + copy * kCopyBytes + 4096)),
-              64);
-  close(fd);
-  const Status status = world->write([](State&) {});
-  ASSERT_FALSE(status);
-  EXPECT_EQ(status.error().code, Code::kCorrupt);
-  EXPECT_EQ(world->snapshot(), good);
-  EXPECT_EQ(other->snapshot()->node.gpu_count, 0U) << "it had read nothing yet";
-}
-
-// --- clients
-// --------------------------------------------------------------------------------------
-
-TEST(Clients, AttachIsOncePerWorldAndGoesWithTheProcess) {
-  const TempFolder folder;
-  const auto world = must(World::create(folder.path(), four_a100()));
-  const Result<uint16_t> slot = world->attach();
-  ASSERT_TRUE(slot);
-  EXPECT_EQ(*world->attach(), *slot);
-  EXPECT_EQ(world->holder(*slot), getpid());
-
-  const pid_t child = fork_child([&] {
-    if (world->attached()) return 1;  // a child is not attached by its parent's lock
-    if (world->holder(*slot) != getppid()) return 2;
-    const Result<uint16_t> own = world->attach();
-    if (!own || *own == *slot) return 3;
-    if (world->holder(*own) != getpid()) return 4;
-    raise(SIGKILL);
-    return 5;
-  });
-  EXPECT_EQ(wait_child(child), 128 + SIGKILL);
-  EXPECT_EQ(world->holder(*slot), getpid()) << "the child's death is not the parent's";
-  const std::vector<LiveClient> live = world->live_clients(*world->snapshot());
-  ASSERT_EQ(live.size(), 1U) << "readers do not see the dead";
-  EXPECT_EQ(live[0].slot, *slot);
-  uint32_t used = 0;
-  for (const Client& client : world->snapshot()->clients) used += client.used;
-  EXPECT_EQ(used, 2U);
-  ASSERT_TRUE(world->write([](State&) {}));
-  used = 0;
-  for (const Client& client : world->snapshot()->clients) used += client.used;
-  EXPECT_EQ(used, 1U) << "the next writer sweeps them";
-  world->detach();
-  EXPECT_FALSE(world->attached());
-  EXPECT_EQ(world->snapshot()->clients[*slot].used, 0);
-}
-
-TEST(Clients, TwoWorldsOfOneProcessHaveTwoSlotsAndNeitherDropsTheOther) {
-  const TempFolder folder;
-  const auto one = must(World::create(folder.path(), four_a100()));
-  const Result<uint16_t> first = one->attach();
-  uint16_t second_slot = kNoClient;
-  {
-    const auto two = must(World::open(folder.path()));
-    const Result<uint16_t> second = two->attach();
-    ASSERT_TRUE(first && second);
-    EXPECT_NE(*first, *second);
-    second_slot = *second;
-  }
-  EXPECT_EQ(one->snapshot()->clients[second_slot].used, 0) << "closing a world detaches";
-  // A child asks: the byte of the first slot is still locked although a world was closed.
-  EXPECT_EQ(wait_child(fork_child([&] { return one->holder(*first) == getppid() ? 0 : 1; })), 0);
-}
-
-TEST(Clients, ADeadOneTakesItsWorkAndHandlesAlong) {
-  const TempFolder folder;
-  const auto world = must(World::create(folder.path(), four_a100()));
-  const pid_t child = fork_child([&] {
-    const Result<uint16_t> slot = world->attach();
-    if (!slot) return 1;
-    const Status done = world->write([&](State& state) {
-      put_work(state, *slot, 1, kNone, kNone);
-      (void)subscribe(state, *slot, 1, 0, kNone);
-    });
-    return done ? 0 : 2;
-  });
-  EXPECT_EQ(wait_child(child), 0);
-  EXPECT_TRUE(working_on(*world->snapshot(), 1, kNone, kNone));
-  const Result<Ret> ret = world->write([&](State& state) { return reset_gpu(state, 1, kRoot); });
-  ASSERT_TRUE(ret);
-  EXPECT_EQ(*ret, Ret::kSuccess) << "nobody is in the way of a write that sweeps first";
-  EXPECT_EQ(world->snapshot()->subscriptions[0].used, 0);
-}
-
-TEST(Clients, WhatAnImageBeforeAnExecHeldIsSweptByTheNewOne) {
-  const TempFolder folder;
-  const auto world = must(World::create(folder.path(), four_a100()));
-  // As after exec: the same process, another image, and the lock has gone with the old one.
-  ProcessId before = this_process();
-  before.image ^= 1;
-  ASSERT_TRUE(world->write(
-      [&](State& state) { add_client(state, 5, {.process = before, .name = "before exec"}); }));
-  const Result<uint16_t> slot = world->attach();
-  ASSERT_TRUE(slot);
-  EXPECT_EQ(*slot, 0);
-  EXPECT_EQ(world->snapshot()->clients[5].used, 0);
-  // Another copy of the library in this image: its lock cannot be seen from here, but it lives.
-  ASSERT_TRUE(world->write(
-      [&](State& state) { add_client(state, 6, {.process = this_process(), .name = "twin"}); }));
-  ASSERT_TRUE(world->write([](State&) {}));
-  EXPECT_EQ(world->snapshot()->clients[6].used, 1);
-  EXPECT_EQ(world->holder(6), getpid());
-}
-
-TEST(Clients, AForkWhileOtherThreadsWriteLeavesTheChildFree) {
-  const TempFolder folder;
-  const auto world = must(World::create(folder.path(), four_a100()));
-  std::atomic<bool> stop{false};
-  std::thread writer([&] {
-    while (!stop.load()) bump(*world);
-  });
-  std::thread reader([&] {
-    while (!stop.load()) (void)world->snapshot();
-  });
-  for (int round = 0; round < 20; ++round)
-    EXPECT_EQ(wait_child(fork_child([&] {
-                alarm(20);  // a deadlock is a failure, not a hang
-                return bump(*world) > 0 && world->attach() ? 0 : 1;
-              })),
-              0);
-  stop.store(true);
-  writer.join();
-  reader.join();
-}
-
-TEST(Clients, AllSlotsTakenIsSaid) {
-  const auto world = must(World::in_memory(four_a100()));
-  for (uint32_t i = 0; i < kMaxClients; ++i)
-    ASSERT_TRUE(add_simulated_client(*world, static_cast<int32_t>(100 + i), "many"));
-  EXPECT_EQ(world->attach().error().code, Code::kUnavailable);
-  ASSERT_TRUE(kill_client(*world, 17));
-  const Result<uint16_t> slot = world->attach();
-  ASSERT_TRUE(slot);
-  EXPECT_EQ(*slot, 17);
-}
-
 // --- many processes
-// -------------------------------------------------------------------------------
 
 TEST(ManyProcesses, TwoHundredReadAndWriteWithoutALostUpdate) {
   const TempFolder folder;
@@ -432,7 +202,6 @@ TEST(ManyThreads, ReadersSeeWholeWorldsWhileWritersWrite) {
 }
 
 // --- time
-// -----------------------------------------------------------------------------------------
 
 TEST(Clock, VirtualTimeStandsUntilSomebodyAdvancesItForAll) {
   const TempFolder folder;
@@ -459,7 +228,6 @@ TEST(Clock, RealTimeRunsAdvancesAndNeverGoesBack) {
 }
 
 // --- in memory, and the oracle
-// --------------------------------------------------------------------
 
 TEST(InMemory, ClientsLiveByWord) {
   const auto world = must(World::in_memory(four_a100()));
