@@ -5,37 +5,27 @@
 namespace gpuslice::bin {
 
 Result<std::unique_ptr<AgentWeb>> AgentWeb::start(const std::string& listen, host::EventLoop& loop,
-                                                  const RpcMetrics& rpcs,
-                                                  std::function<void()> wanted) {
-  std::unique_ptr<AgentWeb> web(new AgentWeb(loop, rpcs, std::move(wanted)));
+                                                  const RpcMetrics& rpcs, Sources sources) {
+  std::unique_ptr<AgentWeb> web(new AgentWeb(loop, rpcs, std::move(sources)));
   TRY_ASSIGN(web->server_, http::Server::listen(listen, [raw = web.get()](std::string_view path) {
                return raw->answer(path);
              }));
+  web->open_.store(true, std::memory_order_release);
   return web;
 }
 
-void AgentWeb::publish(std::shared_ptr<const WebState> state) {
-  const std::lock_guard lock(mutex_);
-  state_ = std::move(state);
-}
-
 http::Response AgentWeb::answer(std::string_view path) {
-  std::shared_ptr<const WebState> state;
-  {
-    const std::lock_guard lock(mutex_);
-    state = state_;
-  }
   if (path == "/healthz") return health();
-  // server_ is set by the time something is published.
-  if (!state) return {503, "text/plain; charset=utf-8", "starting\n"};
-  if (path == "/readyz") return ready(*state);
+  if (path == "/readyz") return ready(sources_.state());
   if (path == "/metrics") {
+    // The server counts its own requests; its pointer is there in a moment.
+    if (!open_.load(std::memory_order_acquire)) return {503, "text/plain", "starting\n"};
     look_again();
-    return metrics_text(*state);
+    return metrics_text(sources_.state());
   }
   if (path == "/") {
     look_again();
-    return {200, "text/html; charset=utf-8", http::page(state->page)};
+    return {200, "text/html; charset=utf-8", http::page(sources_.state().page)};
   }
   return {404, "text/plain; charset=utf-8", "there are /, /metrics, /healthz and /readyz\n"};
 }
@@ -83,7 +73,7 @@ http::Response AgentWeb::metrics_text(const WebState& state) const {
 
 void AgentWeb::look_again() {
   // A refusal is counted by the loop; the next request asks again.
-  [[maybe_unused]] const bool posted = loop_.post([this] { wanted_(); });
+  [[maybe_unused]] const bool posted = loop_.post([this] { sources_.wanted(); });
 }
 
 }  // namespace gpuslice::bin

@@ -2,13 +2,11 @@
 
 // What the agent shows over HTTP: /healthz, /readyz, /metrics and the page at /.
 //
-// T0 publishes an immutable state whenever something changed; requests are answered from the newest
-// one on the server's thread and never wait for T0.
+// Requests are answered on the server's thread from immutable snapshots, and never wait for T0.
 
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,19 +33,21 @@ class AgentWeb {
   // T0 that has not answered for this long is dead to /healthz.
   static constexpr Duration kDeadAfter = std::chrono::seconds(15);
 
-  // `wanted` is called on T0 when somebody looked at the page or at /metrics: the time to sample
-  // what is busy.
+  struct Sources {
+    // What there is to show; called on the server's thread.
+    std::function<WebState()> state;
+    // Called on T0 when somebody looked at the page or at /metrics: the time to sample what is
+    // busy.
+    std::function<void()> wanted;
+  };
   static Result<std::unique_ptr<AgentWeb>> start(const std::string& listen, host::EventLoop& loop,
-                                                 const RpcMetrics& rpcs,
-                                                 std::function<void()> wanted);
+                                                 const RpcMetrics& rpcs, Sources sources);
 
-  // T0.
-  void publish(std::shared_ptr<const WebState> state);
   [[nodiscard]] std::string address() const { return server_->address(); }
 
  private:
-  AgentWeb(host::EventLoop& loop, const RpcMetrics& rpcs, std::function<void()> wanted)
-      : loop_(loop), rpcs_(rpcs), wanted_(std::move(wanted)) {}
+  AgentWeb(host::EventLoop& loop, const RpcMetrics& rpcs, Sources sources)
+      : loop_(loop), rpcs_(rpcs), sources_(std::move(sources)) {}
 
   // On the server's thread.
   http::Response answer(std::string_view path);
@@ -58,11 +58,10 @@ class AgentWeb {
 
   host::EventLoop& loop_;
   const RpcMetrics& rpcs_;
-  std::function<void()> wanted_;
-  std::mutex mutex_;
-  std::shared_ptr<const WebState> state_;  // under mutex_; null until the first publish()
-  std::atomic<int64_t> asked_ns_{0};       // when /healthz last asked T0; 0: nothing is open
-  std::unique_ptr<http::Server> server_;   // last: its thread uses the rest
+  Sources sources_;
+  std::atomic<bool> open_{false};         // server_ is set
+  std::atomic<int64_t> asked_ns_{0};      // when /healthz last asked T0; 0: nothing is open
+  std::unique_ptr<http::Server> server_;  // last: its thread uses the rest
 };
 
 }  // namespace gpuslice::bin

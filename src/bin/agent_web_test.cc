@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <future>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -45,7 +46,12 @@ class AgentWebTest : public ::testing::Test {
  protected:
   AgentWebTest() {
     loop_ = std::move(*host::EventLoop::create());
-    web_ = std::move(*AgentWeb::start("127.0.0.1:0", *loop_, rpcs_, [this] { ++wanted_; }));
+    web_ = std::move(*AgentWeb::start("127.0.0.1:0", *loop_, rpcs_,
+                                      {[this] {
+                                         const std::lock_guard lock(mutex_);
+                                         return state_;
+                                       },
+                                       [this] { ++wanted_; }}));
     t0_ = std::thread([this] { loop_->run(); });
   }
   ~AgentWebTest() override {
@@ -53,14 +59,9 @@ class AgentWebTest : public ::testing::Test {
     loop_->stop();
     t0_.join();
   }
-  // Publishes from T0 and waits until it has.
   void publish(WebState state) {
-    std::promise<void> done;
-    ASSERT_TRUE(loop_->post([&] {
-      web_->publish(std::make_shared<const WebState>(std::move(state)));
-      done.set_value();
-    }));
-    done.get_future().wait();
+    const std::lock_guard lock(mutex_);
+    state_ = std::move(state);
   }
   int wanted() {
     std::promise<int> done;
@@ -69,6 +70,8 @@ class AgentWebTest : public ::testing::Test {
   }
 
   RpcMetrics rpcs_;
+  std::mutex mutex_;
+  WebState state_;
   int wanted_ = 0;  // T0
   std::unique_ptr<host::EventLoop> loop_;
   std::unique_ptr<AgentWeb> web_;

@@ -1,6 +1,7 @@
 #include "kubelet/node_kubelet.h"
 
 #include <fcntl.h>
+#include <grpc/support/log.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,10 @@
 #include "kubelet/socket_path.h"
 
 namespace gpuslice::kubelet {
+
+void quiet_grpc() {
+  gpr_set_log_function([](gpr_log_func_args*) {});
+}
 
 NodeKubelet::NodeKubelet(Options options, ports::KubeletEvents& events)
     : options_(std::move(options)),

@@ -14,6 +14,10 @@
 
 namespace gpuslice::kubelet {
 
+// gRPC writes to stderr what our errors say better. For the whole process; called once, before
+// anything else of this folder.
+void quiet_grpc();
+
 // What the servers of one resource have seen; counted across their lives.
 struct PluginCounts {
   size_t streams = 0;

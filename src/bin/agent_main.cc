@@ -1,0 +1,283 @@
+#include "bin/agent_main.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "agent/agent.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "bin/agent_driver.h"
+#include "bin/agent_setup.h"
+#include "bin/agent_view.h"
+#include "bin/agent_web.h"
+#include "bin/version.h"
+#include "host/event_loop.h"
+#include "host/node_host.h"
+#include "host/path_watch.h"
+#include "host/signals.h"
+#include "kubelet/node_kubelet.h"
+#include "kubelet/socket_path.h"
+
+namespace gpuslice::bin {
+namespace {
+
+// How long a driver that does not answer may hold up the end of the process.
+constexpr Duration kDriverFarewell = std::chrono::milliseconds(500);
+// Samples younger than this are shown again.
+constexpr Duration kSamplesFresh = std::chrono::seconds(2);
+
+Level level_of(const std::string& name) {
+  if (name == "debug") return Level::kDebug;
+  if (name == "warning") return Level::kWarning;
+  return name == "error" ? Level::kError : Level::kInfo;
+}
+
+// Everything of one agent process. T0 only, but where a member says otherwise.
+class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents {
+ public:
+  NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventLoop& loop, Log& log);
+
+  Status start();
+  // Ends what can be ended. False when the driver hangs: then the process can only be left by
+  // _exit.
+  [[nodiscard]] bool stop();
+
+  // Events of the adapters: the agent hears them, and reconciles soon after.
+  void on_inventory(Result<ports::Inventory> inventory) override;
+  void on_registered(const std::string& resource, Status status) override;
+  void on_pods(Result<std::vector<ports::PodDevices>> pods) override;
+  void on_kubelet_folder_changed() override;
+
+ private:
+  void reconcile_soon();
+  void reconcile();
+  void watch_sockets();
+  Status watch_config();
+  void sample_if_stale();
+  void on_signal(int signal);
+  // Any thread: the desk's ledger moved, or may have.
+  void poke();
+  // The HTTP server's thread.
+  [[nodiscard]] WebState web_state();
+
+  const AgentCommand command_;
+  AgentSetup setup_;
+  host::EventLoop& loop_;
+  Log& log_;
+  host::SystemClock clock_;
+  host::NodeFiles files_;
+  RpcMetrics rpcs_;  // any thread
+  std::atomic<bool> poked_{false};
+
+  std::mutex shown_mutex_;  // guards the snapshots that the HTTP server's thread reads
+  std::shared_ptr<const Samples> samples_;
+  std::map<std::string, kubelet::PluginCounts> plugin_counts_;
+
+  kubelet::NodeKubelet kubelet_;
+  WorkerDriver driver_;
+  agent::Agent agent_;
+  std::unique_ptr<AgentWeb> web_;
+  std::unique_ptr<host::Signals> signals_;
+  std::unique_ptr<host::PathWatch> config_watch_;
+  std::map<std::string, std::unique_ptr<host::PathWatch>> socket_watches_;  // by path
+  host::EventLoop::Token next_reconcile_;
+  MonotonicTime next_at_ = MonotonicTime::max();
+};
+
+agent::AgentOptions agent_options(const AgentSetup& setup) {
+  agent::AgentOptions options;
+  options.config = setup.config;
+  options.ledger_path = setup.ledger_path;
+  return options;
+}
+
+NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventLoop& loop, Log& log)
+    : command_(command),
+      setup_(std::move(setup)),
+      loop_(loop),
+      log_(log),
+      files_(setup_.root),
+      kubelet_({command_.kubelet_dir, setup_.registration_socket,
+                [this](std::function<void()> work) {
+                  CHECK(loop_.post(std::move(work)),
+                        "the event loop has no room for an answer of the kubelet");
+                },
+                [this](const std::string& resource, const kubelet::CallSeen& seen) {
+                  rpcs_.seen(resource, seen.method, seen.duration, seen.ok);
+                  if (seen.method == "Allocate") poke();
+                }},
+               *this),
+      driver_(setup_.root, loop_, *this),
+      agent_(agent_options(setup_), {files_, clock_, driver_, kubelet_}, log_) {}
+
+Status NodeAgent::start() {
+  TRY_ASSIGN(signals_, host::Signals::watch(loop_, [this](int signal) { on_signal(signal); }));
+  TRY(watch_config());
+  if (!command_.listen.empty()) {
+    TRY_ASSIGN(web_,
+               AgentWeb::start(command_.listen, loop_, rpcs_,
+                               {[this] { return web_state(); }, [this] { sample_if_stale(); }}));
+  }
+  log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, command_.kubelet_dir,
+            web_ ? fmt::format("; page, metrics and health at http://{}/", web_->address()) : "");
+  agent_.start();
+  reconcile();
+  return {};
+}
+
+bool NodeAgent::stop() {
+  web_.reset();
+  socket_watches_.clear();
+  config_watch_.reset();
+  signals_.reset();
+  next_reconcile_.reset();
+  return driver_.stop(kDriverFarewell);
+}
+
+void NodeAgent::on_inventory(Result<ports::Inventory> inventory) {
+  agent_.on_inventory(std::move(inventory));
+  reconcile_soon();
+}
+
+void NodeAgent::on_registered(const std::string& resource, Status status) {
+  agent_.on_registered(resource, std::move(status));
+  reconcile_soon();
+}
+
+void NodeAgent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
+  agent_.on_pods(std::move(pods));
+  reconcile_soon();
+}
+
+void NodeAgent::on_kubelet_folder_changed() {
+  agent_.on_kubelet_folder_changed();
+  reconcile_soon();
+}
+
+// Once for all events that one turn of the loop brings.
+void NodeAgent::reconcile_soon() {
+  const MonotonicTime now = host::EventLoop::now();
+  if (next_reconcile_.active() && next_at_ <= now) return;
+  next_at_ = now;
+  next_reconcile_ = loop_.at(now, [this] { reconcile(); });
+}
+
+void NodeAgent::reconcile() {
+  next_at_ = agent_.reconcile();
+  next_reconcile_ = next_at_ == MonotonicTime::max() ? host::EventLoop::Token()
+                                                     : loop_.at(next_at_, [this] { reconcile(); });
+  watch_sockets();
+  const std::lock_guard lock(shown_mutex_);
+  plugin_counts_ = kubelet_.counts();
+}
+
+// The kubelet's socket, and ours while they are served.
+void NodeAgent::watch_sockets() {
+  std::set<std::string> wanted = {kubelet_.registration_socket()};
+  for (const auto& [resource, counts] : kubelet_.counts()) {
+    if (auto path = kubelet::plugin_socket_path(kubelet_.plugin_dir(), resource)) {
+      wanted.insert(std::move(*path));
+    }
+  }
+  std::erase_if(socket_watches_, [&](const auto& watch) { return !wanted.contains(watch.first); });
+  for (const std::string& path : wanted) {
+    if (socket_watches_.contains(path)) continue;
+    auto watch =
+        host::PathWatch::watch(loop_, path, false, [this] { on_kubelet_folder_changed(); });
+    if (watch) {
+      socket_watches_[path] = std::move(*watch);
+      log_.over("watch");
+    } else {
+      log_.once(Level::kWarning, "watch", watch.error().text());
+    }
+  }
+}
+
+Status NodeAgent::watch_config() {
+  if (setup_.config.path.empty()) return {};
+  TRY_ASSIGN(config_watch_, host::PathWatch::watch(loop_, setup_.config.path, true, [this] {
+               agent_.on_config_changed();
+               reconcile_soon();
+             }));
+  return {};
+}
+
+void NodeAgent::on_signal(int signal) {
+  if (signal != SIGHUP) {
+    log_.info("{}: ending", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+    loop_.stop();
+    return;
+  }
+  log_.info("SIGHUP: reading the configuration again");
+  agent_.on_config_changed();
+  reconcile_soon();
+}
+
+void NodeAgent::poke() {
+  if (poked_.exchange(true)) return;
+  const bool posted = loop_.post([this] {
+    poked_.store(false);
+    reconcile_soon();
+  });
+  if (!posted) poked_.store(false);  // the next Allocate tries again
+}
+
+void NodeAgent::sample_if_stale() {
+  {
+    const std::lock_guard lock(shown_mutex_);
+    if (samples_ && host::EventLoop::now() - samples_->taken < kSamplesFresh) return;
+  }
+  driver_.ask_samples([this](std::shared_ptr<const Samples> samples) {
+    const std::lock_guard lock(shown_mutex_);
+    samples_ = std::move(samples);
+  });
+}
+
+WebState NodeAgent::web_state() {
+  std::shared_ptr<const Samples> samples;
+  std::map<std::string, kubelet::PluginCounts> plugins;
+  {
+    const std::lock_guard lock(shown_mutex_);
+    samples = samples_;
+    plugins = plugin_counts_;
+  }
+  const std::shared_ptr<const agent::AgentStatus> status = agent_.status();
+  return make_web_state({*status, samples.get(), plugins, std::string(kVersion),
+                         std::chrono::duration<double>(driver_.busy_for()).count()});
+}
+
+}  // namespace
+
+Result<int> run_agent(const AgentCommand& command, char** environment) {
+  TRY_ASSIGN(AgentSetup setup, make_setup(command, environment));
+  host::Signals::block();
+  kubelet::quiet_grpc();
+  TRY_ASSIGN(const std::unique_ptr<host::EventLoop> loop, host::EventLoop::create());
+  const host::SystemClock clock;
+  Log log(
+      fd_sink(STDERR_FILENO), [&clock] { return clock.wall(); }, level_of(command.log_level),
+      command.log_form == "json" ? Log::Form::kJson : Log::Form::kText);
+  auto agent = std::make_unique<NodeAgent>(command, std::move(setup), *loop, log);
+  const Status started = agent->start();
+  if (started) loop->run();
+  const bool clean = agent->stop();
+  if (!started) {
+    if (!clean) ::_exit(exit_code(started.error().code));
+    return std::unexpected(started.error());
+  }
+  if (!clean) {
+    // A thread that waits for the driver uses what would be destroyed now.
+    log.warning("the driver does not answer; leaving without waiting for it");
+    ::_exit(0);
+  }
+  return 0;
+}
+
+}  // namespace gpuslice::bin

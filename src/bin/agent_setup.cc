@@ -1,0 +1,110 @@
+#include "bin/agent_setup.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace gpuslice::bin {
+namespace {
+
+namespace fs = std::filesystem;
+using config::Flag;
+
+config::Said said_by(const AgentCommand& command, char** environment) {
+  config::Said said;
+  said.options = command.options;
+  for (char** entry = environment; *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    const size_t equals = text.find('=');
+    if (equals == std::string_view::npos) continue;
+    said.environment.emplace(text.substr(0, equals), text.substr(equals + 1));
+  }
+  return said;
+}
+
+// What was said outside the file of one flag; "" when nothing was.
+std::string said_of(const config::Said& said, Flag flag) {
+  if (const auto option = said.options.find(flag); option != said.options.end()) {
+    return option->second;
+  }
+  for (const std::string_view name : config::flag_row(flag).environment) {
+    const auto variable = said.environment.find(std::string(name));
+    if (!name.empty() && variable != said.environment.end() && !variable->second.empty()) {
+      return variable->second;
+    }
+  }
+  return "";
+}
+
+// --root, or what NVIDIA's plugin would take: the driver root, which a container sees at another
+// place.
+std::string driver_root(const AgentCommand& command, const config::Said& said) {
+  if (!command.root.empty()) return fs::absolute(command.root).lexically_normal().string();
+  const std::string host = said_of(said, Flag::kNvidiaDriverRoot);
+  if (host.empty() || host == "/") return "/";
+  std::string here = said_of(said, Flag::kContainerDriverRoot);
+  if (here.empty()) here = config::flag_row(Flag::kContainerDriverRoot).by_default;
+  return ::access(here.c_str(), R_OK) == 0 ? here : host;
+}
+
+// Without the API server there is no label: config-manager's fallbacks, the key "default" or the
+// only one.
+Result<std::string> only_key_of(const std::string& folder) {
+  std::vector<std::string> keys;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(".")) keys.push_back(name);
+  }
+  if (error) {
+    return fail(Code::kInvalidConfig, "--config-dir {}: cannot be read: {}", folder,
+                error.message());
+  }
+  std::sort(keys.begin(), keys.end());
+  if (std::find(keys.begin(), keys.end(), "default") != keys.end()) return folder + "/default";
+  if (keys.size() == 1) return folder + "/" + keys[0];
+  return fail(Code::kInvalidConfig,
+              "--config-dir {}: which of its {} files counts is not known: none is called default; "
+              "name one with --config FILE",
+              folder, keys.size());
+}
+
+Status check_roles(const AgentCommand& command) {
+  if (command.roles.empty() ||
+      std::find(command.roles.begin(), command.roles.end(), "plugin") != command.roles.end()) {
+    return {};
+  }
+  return fail(Code::kUsage,
+              "agent: --roles: without the role plugin this version has nothing to do; leave "
+              "--roles out or write --roles plugin,metrics");
+}
+
+}  // namespace
+
+Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
+  TRY(check_roles(command));
+  AgentSetup setup;
+  setup.config.said = said_by(command, environment);
+  TRY(config::check_said(setup.config.said));
+  setup.config.compat =
+      command.config_compat == "nvidia" ? config::Compat::kNvidia : config::Compat::kStrict;
+  setup.config.path = command.config_file;
+  if (setup.config.path.empty() && !command.config_dir.empty()) {
+    TRY_ASSIGN(setup.config.path, only_key_of(command.config_dir));
+  }
+  if (setup.config.path.empty()) {
+    setup.config.path = said_of(setup.config.said, Flag::kConfigFile);
+  }
+  if (!setup.config.path.empty()) setup.config.path = fs::absolute(setup.config.path).string();
+  setup.config.last_good_path = command.state_dir + "/last-good-config.yaml";
+  setup.root = driver_root(command, setup.config.said);
+  setup.registration_socket = said_of(setup.config.said, Flag::kKubeletSocket);
+  setup.ledger_path = command.run_dir + "/ledger";
+  return setup;
+}
+
+}  // namespace gpuslice::bin

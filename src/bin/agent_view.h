@@ -1,0 +1,25 @@
+#pragma once
+
+// The agent's status as metric families and as the page. Pure.
+
+#include <map>
+#include <string>
+
+#include "agent/status.h"
+#include "bin/agent_driver.h"
+#include "bin/agent_web.h"
+#include "kubelet/node_kubelet.h"
+
+namespace gpuslice::bin {
+
+struct View {
+  const agent::AgentStatus& status;
+  const Samples* samples = nullptr;  // null before the first look
+  const std::map<std::string, kubelet::PluginCounts>& plugins;
+  std::string version;
+  double driver_busy_seconds = 0;  // how long the driver has not answered
+};
+
+[[nodiscard]] WebState make_web_state(const View& view);
+
+}  // namespace gpuslice::bin

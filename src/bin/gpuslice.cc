@@ -1,0 +1,53 @@
+// gpuslice: shares the NVIDIA GPUs of a Kubernetes node. Parses the command line, builds, hands
+// over.
+
+#include <malloc.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "bin/agent_main.h"
+#include "bin/command_line.h"
+#include "bin/version.h"
+
+namespace {
+
+using gpuslice::Error;
+using gpuslice::Result;
+using gpuslice::bin::CommandLine;
+
+int say_error(const Error& error) {
+  fmt::print(stderr, "{}\n", error.text());
+  return gpuslice::exit_code(error.code);
+}
+
+int run(const CommandLine& line) {
+  switch (line.verb) {
+    case CommandLine::Verb::kHelp:
+      fmt::print("{}", line.help);
+      return 0;
+    case CommandLine::Verb::kVersion:
+      fmt::print("gpuslice {}\n", gpuslice::bin::kVersion);
+      return 0;
+    case CommandLine::Verb::kAgent: {
+      const Result<int> code = gpuslice::bin::run_agent(line.agent, environ);
+      return code ? *code : say_error(code.error());
+    }
+    case CommandLine::Verb::kList:
+    case CommandLine::Verb::kSmi:
+      break;
+  }
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A dozen threads with an arena each would be most of the memory of an idle agent.
+  mallopt(M_ARENA_MAX, 2);
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  const Result<CommandLine> line = gpuslice::bin::parse_command_line(args);
+  return line ? run(*line) : say_error(line.error());
+}
