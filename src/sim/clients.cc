@@ -71,6 +71,7 @@ ProcessId this_process() {
     known_for.store(now, std::memory_order_release);
   }
   uint64_t image = 0;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): that is how the kernel hands the address over.
   if (const auto* random = reinterpret_cast<const void*>(getauxval(AT_RANDOM)))
     std::memcpy(&image, random, sizeof image);
   return {getpid(), known_start.load(std::memory_order_relaxed), image};

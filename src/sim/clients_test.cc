@@ -1,18 +1,14 @@
 // Who is attached, who is alive, and what a fork does to both.
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <fstream>
 #include <thread>
 
 #include "sim/testing.h"
 #include "sim/world.h"
-#include "sim/world_file.h"
 
 namespace gpuslice::sim {
 namespace {

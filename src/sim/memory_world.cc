@@ -57,7 +57,8 @@ class MemoryWorld final : public World {
   void detach() override {
     const std::optional<uint16_t> slot = attached();
     if (!slot) return;
-    (void)run_write([&](State& state) { remove_client(state, *slot); });
+    [[maybe_unused]] const Status removed =
+        run_write([&](State& state) { remove_client(state, *slot); });
     const std::lock_guard hold(mutex_);
     slot_.reset();
   }
@@ -78,9 +79,9 @@ class MemoryWorld final : public World {
   Status run_write(const std::function<void(State&)>& change) override {
     const std::lock_guard one(write_mutex_);
     auto state = std::make_shared<State>(*snapshot());
+    settle(hooks_, *state);
     for (uint16_t slot = 0; slot < kMaxClients; ++slot)
       if (state->clients[slot].used && !state->clients[slot].alive) remove_client(*state, slot);
-    settle(hooks_, *state);
     change(*state);
     settle(hooks_, *state);
     const std::lock_guard hold(mutex_);

@@ -30,10 +30,10 @@ class Layouts {
   Layouts(const std::string& board, const std::set<uint32_t>& ids) {
     state_ = test_node(board);
     board_ = &board_of(*state_, 0);
-    for (uint8_t i = 0; i < board_->profiles.size(); ++i) {
+    for (size_t i = 0; i < board_->profiles.size(); ++i) {
       const gpu::Profile& profile = board_->profiles[i];
       if (!ids.empty() && !ids.contains(profile.id.value)) continue;
-      for (const Placement& at : profile.placements) options_.push_back({i, at});
+      for (const Placement& at : profile.placements) options_.push_back({static_cast<uint8_t>(i), at});
     }
     walk(0, state_->gpus[0], {});
   }

@@ -88,7 +88,8 @@ class FileWorld final : public World {
     }
     if (!slot) return;
     // When the file cannot be written any more the slot is swept as a dead one.
-    (void)run_write([&](State& state) { remove_client(state, *slot); });
+    [[maybe_unused]] const Status removed =
+        run_write([&](State& state) { remove_client(state, *slot); });
     locks_.give(*slot);
   }
 
@@ -112,13 +113,14 @@ class FileWorld final : public World {
 
     const auto state = std::make_unique<State>();
     TRY_ASSIGN(const uint64_t sequence, file_->load(*state));
-    const bool swept = sweep(*state);
-    settle(hooks_, *state);
+    settle(hooks_, *state);  // what the dead did until now they did
     const auto settled = std::make_unique<State>(*state);
+    sweep(*state);
     change(*state);
-    const bool changed = std::memcmp(settled.get(), state.get(), sizeof(State)) != 0;
-    if (changed) settle(hooks_, *state);
-    if (changed || swept) file_->publish(*state, sequence + 1);
+    if (std::memcmp(settled.get(), state.get(), sizeof(State)) != 0) {
+      settle(hooks_, *state);
+      file_->publish(*state, sequence + 1);
+    }
     mend_trees(*state);
     return {};
   }
@@ -192,14 +194,11 @@ class FileWorld final : public World {
     return std::nullopt;
   }
 
-  bool sweep(State& state) const {
-    bool swept = false;
+  void sweep(State& state) const {
     for (uint16_t slot = 0; slot < kMaxClients; ++slot) {
       if (!state.clients[slot].used || holder_in(state, slot)) continue;
       remove_client(state, slot);
-      swept = true;
     }
-    return swept;
   }
 
   void mend_trees(const State& state) {

@@ -65,7 +65,9 @@ std::multiset<std::string>* met = nullptr;
 
 void die_when_it_is_time(const char* what) {
   if (met != nullptr) met->insert(what);
-  if (points_left > 0 && --points_left == 0) raise(SIGKILL);
+  if (points_left <= 0) return;
+  --points_left;
+  if (points_left == 0) raise(SIGKILL);
 }
 
 Status bump_pair(World& world) {
@@ -270,6 +272,7 @@ TEST_F(Kill, NoUpdateIsLostWhenProcessesDieAtRandom) {
   };
   Random random(7);
   std::vector<pid_t> children;
+  children.reserve(6);
   for (int i = 0; i < 6; ++i) children.push_back(fork_child(writer));
   uint64_t killed = 0;
   for (int round = 0; round < 60; ++round) {

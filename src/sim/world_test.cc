@@ -3,9 +3,7 @@
 
 #include "sim/world.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,7 +15,6 @@
 #include "sim/clock.h"
 #include "sim/show.h"
 #include "sim/testing.h"
-#include "sim/world_file.h"
 
 namespace gpuslice::sim {
 namespace {
@@ -147,6 +144,7 @@ TEST(ManyProcesses, TwoHundredReadAndWriteWithoutALostUpdate) {
   constexpr int kProcesses = 200;
   constexpr uint64_t kWrites = 10;
   std::vector<pid_t> children;
+  children.reserve(kProcesses);
   for (int i = 0; i < kProcesses; ++i)
     children.push_back(fork_child([&, i] {
       const auto own = World::open(folder.path());
@@ -181,13 +179,15 @@ TEST(ManyThreads, ReadersSeeWholeWorldsWhileWritersWrite) {
   const auto world = must(World::create(folder.path(), four_a100()));
   std::atomic<bool> torn{false};
   std::vector<std::thread> threads;
+  threads.reserve(6);
   for (int i = 0; i < 2; ++i)
     threads.emplace_back([&] {
       for (int n = 0; n < 100; ++n)
-        (void)world->write([](State& state) {
-          ++state.gpus[0].calls.create_gi.ok;
-          ++state.gpus[3].calls.create_gi.ok;
-        });
+        if (!world->write([](State& state) {
+              ++state.gpus[0].calls.create_gi.ok;
+              ++state.gpus[3].calls.create_gi.ok;
+            }))
+          torn.store(true);
     });
   for (int i = 0; i < 4; ++i)
     threads.emplace_back([&] {
