@@ -38,10 +38,8 @@ Error to_error(const grpc::Status& status, const std::string& socket, std::strin
           {}};
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::CANCELLED:
-      return {Code::kUnavailable,
-              fmt::format("{}: {}: no kubelet answers there ({})", socket, action,
-                          status.error_message()),
-              {}};
+      return {
+          Code::kUnavailable, fmt::format("{}: {}: no kubelet answers there", socket, action), {}};
     default:
       return {
           Code::kFailed,
