@@ -178,8 +178,7 @@ std::optional<int32_t> ClientLocks::holder(uint16_t slot) const {
   return lock.l_pid > 0 ? lock.l_pid : 0;
 }
 
-// --- pure
-// -----------------------------------------------------------------------------------------
+// --- pure ---
 
 ProcessId process_of(const Client& client) {
   return {client.pid, client.start_ticks, client.image};

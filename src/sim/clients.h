@@ -63,8 +63,7 @@ class ClientLocks {
   Impl* impl_;  // lives as long as the process
 };
 
-// --- pure, on a State
-// -----------------------------------------------------------------------------
+// --- pure, on a State ---
 
 [[nodiscard]] ProcessId process_of(const Client& client);
 

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "sim/clients.h"
+#include "sim/events.h"
 #include "sim/mig_rules.h"
 
 namespace gpuslice::sim {
@@ -26,6 +27,10 @@ CallCount& count_of(State& state, uint32_t gpu, Call call) {
       return calls.reset;
   }
   return calls.reset;
+}
+
+void say_changed(State& state, uint32_t gpu) {
+  push_event(state, {.type = kEventMigConfig, .gpu = gpu});
 }
 
 Ret counted(State& state, uint32_t gpu, Call call, Ret ret) {
@@ -97,6 +102,11 @@ void start_anew(State& state, uint32_t index) {
   gpu.locked_graphics_min_mhz = gpu.locked_graphics_max_mhz = 0;
   gpu.locked_memory_min_mhz = gpu.locked_memory_max_mhz = 0;
   gpu.generation = state.node.next_generation++;
+  // What the driver counts since it was loaded; row remaps that were pending are done now.
+  GpuLife& life = state.life.gpus[index];
+  life.ecc_volatile = {};
+  life.remap_pending = 0;
+  life.last_xid = 0;
 }
 
 Ret try_set_mig_mode(State& state, uint32_t gpu, bool enable, const Caller& caller,
@@ -127,6 +137,7 @@ Ret try_set_mig_mode(State& state, uint32_t gpu, bool enable, const Caller& call
   } else {
     one.mig_current = wanted;
   }
+  say_changed(state, gpu);
   return Ret::kSuccess;
 }
 
@@ -155,6 +166,7 @@ Ret try_create_gi(State& state, uint32_t gpu, ProfileId id, std::optional<Placem
   gi.size = chosen.size;
   gi.generation = state.node.next_generation++;
   gi.created_ns = state.node.clock.last_ns;
+  say_changed(state, gpu);
   return Ret::kSuccess;
 }
 
@@ -166,6 +178,7 @@ Ret try_destroy_gi(State& state, uint32_t gpu, uint8_t gi, const Caller& caller)
     return Ret::kInUse;
   drop_subscriptions(state, gpu, gi, kNone);
   state.gpus[gpu].gis[gi] = {};
+  say_changed(state, gpu);
   return Ret::kSuccess;
 }
 
@@ -187,6 +200,7 @@ Ret try_create_ci(State& state, uint32_t gpu, uint8_t gi, uint8_t ci_enum,
   ci.start = chosen.start;
   ci.size = chosen.size;
   ci.generation = state.node.next_generation++;
+  say_changed(state, gpu);
   return Ret::kSuccess;
 }
 
@@ -198,6 +212,7 @@ Ret try_destroy_ci(State& state, uint32_t gpu, uint8_t gi, uint8_t ci, const Cal
     return Ret::kInUse;
   drop_subscriptions(state, gpu, gi, ci);
   state.gpus[gpu].gis[gi].cis[ci] = {};
+  say_changed(state, gpu);
   return Ret::kSuccess;
 }
 

@@ -43,8 +43,7 @@ struct MigDevices {
   [[nodiscard]] std::span<const MigDevice> span() const { return {device.data(), count}; }
 };
 
-// --- reading
-// --------------------------------------------------------------------------------------
+// --- reading ---
 
 [[nodiscard]] const gpu::Board& board_of(const State& state, uint32_t gpu);
 [[nodiscard]] bool mig_capable(const State& state, uint32_t gpu);
@@ -89,8 +88,10 @@ struct Instance {
                               uint16_t except = kNoClient);
 [[nodiscard]] bool attached_by_others(const State& state, uint32_t gpu, uint16_t except);
 
-// --- changing
-// -------------------------------------------------------------------------------------
+// --- changing ---
+//
+// Each call that changes instances or the mode in force pushes kEventMigConfig for its GPU
+// (events.h), so that its callers need not.
 
 // nvmlDeviceSetMigMode. Ampere: takes effect inside the call when nobody else is attached or
 // working, else stays pending until reset or reboot (kSuccess, activation kInUse). Hopper and

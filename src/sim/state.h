@@ -4,33 +4,17 @@
 // what lies in the shared file (twice, see world.h), what a reader holds as an immutable snapshot,
 // and what every function of mig.h, life.h, faults.h and events.h takes. It has no behaviour.
 //
-// A State that is all zero bytes is an empty node. Fields are written only under World::write().
+// A value-initialised State is an empty node. Fields are written only under World::write().
 // Times are node time in nanoseconds (clock.h); memory is bytes unless a name says otherwise.
 
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
-#include "sim/limits.h"
-
-#if __has_include("sim/event_ring.h") && __has_include("sim/fault_table.h") && \
-                                                       __has_include("sim/life_state.h")
 #include "sim/event_ring.h"
 #include "sim/fault_table.h"
 #include "sim/life_state.h"
-#else
-namespace gpuslice::sim {
-struct LifeState {
-  uint64_t word = 0;
-};
-struct FaultTable {
-  uint64_t word = 0;
-};
-struct EventRing {
-  uint64_t word = 0;
-};
-}  // namespace gpuslice::sim
-#endif
+#include "sim/limits.h"
 
 namespace gpuslice::sim {
 

@@ -56,6 +56,34 @@ Status check_gpu(uint32_t index, const Gpu& gpu) {
   return check_instances(index, gpu, boards[gpu.board]);
 }
 
+// Times and sums that the code adds to and subtracts from each other must not overflow.
+constexpr int64_t kMostNs = int64_t{1} << 62;
+bool sane_time(int64_t ns) { return ns >= 0 && ns < kMostNs; }
+
+Status check_life(uint32_t index, const Gpu& gpu, const GpuLife& life) {
+  if (!sane_time(life.settled_ns) || life.energy_mj > (uint64_t{1} << 62))
+    return fail(Code::kCorrupt, "GPU {}: energy or temperature of an impossible time", index);
+  if (gpu.locked_graphics_min_mhz > gpu.locked_graphics_max_mhz ||
+      gpu.locked_memory_min_mhz > gpu.locked_memory_max_mhz)
+    return fail(Code::kCorrupt, "GPU {}: locked clocks from high to low", index);
+  return {};
+}
+
+Status check_tables(const State& state) {
+  const ClockState& clock = state.node.clock;
+  if (!sane_time(clock.last_ns) || !sane_time(clock.virtual_ns) || clock.offset_ns <= -kMostNs ||
+      clock.offset_ns >= kMostNs)
+    return fail(Code::kCorrupt, "a clock that shows an impossible time");
+  if (state.events.next == 0) return fail(Code::kCorrupt, "events without a first number");
+  if (state.faults.count > kMaxFaults)
+    return fail(Code::kCorrupt, "{} faults where there is room for {}", state.faults.count,
+                kMaxFaults);
+  for (const Fault& fault : state.faults.rows)
+    if (!terminated(fault.call) || fault.kind > FaultKind::kHang)
+      return fail(Code::kCorrupt, "a fault without a kind or a name's end");
+  return {};
+}
+
 Status check_holders(const State& state) {
   const uint32_t gpus = state.node.gpu_count;
   for (const Client& client : state.clients)
@@ -82,8 +110,11 @@ Status validate(const State& state) {
     return fail(Code::kCorrupt, "it has {} GPUs where a node has at most {}", node.gpu_count,
                 kMaxGpus);
   if (!terminated(node.driver)) return fail(Code::kCorrupt, "a driver version without end");
-  for (uint32_t index = 0; index < node.gpu_count; ++index)
+  for (uint32_t index = 0; index < node.gpu_count; ++index) {
     TRY(check_gpu(index, state.gpus[index]));
+    TRY(check_life(index, state.gpus[index], state.life.gpus[index]));
+  }
+  TRY(check_tables(state));
   return check_holders(state);
 }
 
