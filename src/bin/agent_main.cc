@@ -80,9 +80,9 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::shared_ptr<const Samples> samples_;
   std::map<std::string, kubelet::PluginCounts> plugin_counts_;
 
-  kubelet::NodeKubelet kubelet_;
   WorkerDriver driver_;
-  agent::Agent agent_;
+  std::unique_ptr<kubelet::NodeKubelet> kubelet_;
+  std::unique_ptr<agent::Agent> agent_;
   std::unique_ptr<AgentWeb> web_;
   std::unique_ptr<host::Signals> signals_;
   std::unique_ptr<host::PathWatch> config_watch_;
@@ -104,18 +104,21 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
       loop_(loop),
       log_(log),
       files_(setup_.root),
-      kubelet_({command_.kubelet_dir, setup_.registration_socket,
-                [this](std::function<void()> work) {
-                  CHECK(loop_.post(std::move(work)),
-                        "the event loop has no room for an answer of the kubelet");
-                },
-                [this](const std::string& resource, const kubelet::CallSeen& seen) {
-                  rpcs_.seen(resource, seen.method, seen.duration, seen.ok);
-                  if (seen.method == "Allocate") poke();
-                }},
-               *this),
-      driver_(setup_.root, loop_, *this),
-      agent_(agent_options(setup_), {files_, clock_, driver_, kubelet_}, log_) {}
+      driver_(setup_.root, loop_, *this) {
+  kubelet::NodeKubelet::Options options;
+  options.kubelet_dir = command_.kubelet_dir;
+  options.registration_socket = setup_.registration_socket;
+  options.post = [this](std::function<void()> work) {
+    CHECK(loop_.post(std::move(work)), "the event loop has no room for an answer of the kubelet");
+  };
+  options.seen = [this](const std::string& resource, const kubelet::CallSeen& seen) {
+    rpcs_.seen(resource, seen.method, seen.duration, seen.ok);
+    if (seen.method == "Allocate") poke();
+  };
+  kubelet_ = std::make_unique<kubelet::NodeKubelet>(std::move(options), *this);
+  agent_ = std::make_unique<agent::Agent>(
+      agent_options(setup_), agent::AgentPorts{files_, clock_, driver_, *kubelet_}, log_);
+}
 
 Status NodeAgent::start() {
   TRY_ASSIGN(signals_, host::Signals::watch(loop_, [this](int signal) { on_signal(signal); }));
@@ -127,7 +130,7 @@ Status NodeAgent::start() {
   }
   log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, command_.kubelet_dir,
             web_ ? fmt::format("; page, metrics and health at http://{}/", web_->address()) : "");
-  agent_.start();
+  agent_->start();
   reconcile();
   return {};
 }
@@ -138,26 +141,29 @@ bool NodeAgent::stop() {
   config_watch_.reset();
   signals_.reset();
   next_reconcile_.reset();
+  // Streams and sockets go whatever the driver does.
+  agent_.reset();
+  kubelet_.reset();
   return driver_.stop(kDriverFarewell);
 }
 
 void NodeAgent::on_inventory(Result<ports::Inventory> inventory) {
-  agent_.on_inventory(std::move(inventory));
+  agent_->on_inventory(std::move(inventory));
   reconcile_soon();
 }
 
 void NodeAgent::on_registered(const std::string& resource, Status status) {
-  agent_.on_registered(resource, std::move(status));
+  agent_->on_registered(resource, std::move(status));
   reconcile_soon();
 }
 
 void NodeAgent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
-  agent_.on_pods(std::move(pods));
+  agent_->on_pods(std::move(pods));
   reconcile_soon();
 }
 
 void NodeAgent::on_kubelet_folder_changed() {
-  agent_.on_kubelet_folder_changed();
+  agent_->on_kubelet_folder_changed();
   reconcile_soon();
 }
 
@@ -170,19 +176,19 @@ void NodeAgent::reconcile_soon() {
 }
 
 void NodeAgent::reconcile() {
-  next_at_ = agent_.reconcile();
+  next_at_ = agent_->reconcile();
   next_reconcile_ = next_at_ == MonotonicTime::max() ? host::EventLoop::Token()
                                                      : loop_.at(next_at_, [this] { reconcile(); });
   watch_sockets();
   const std::lock_guard lock(shown_mutex_);
-  plugin_counts_ = kubelet_.counts();
+  plugin_counts_ = kubelet_->counts();
 }
 
 // The kubelet's socket, and ours while they are served.
 void NodeAgent::watch_sockets() {
-  std::set<std::string> wanted = {kubelet_.registration_socket()};
-  for (const auto& [resource, counts] : kubelet_.counts()) {
-    if (auto path = kubelet::plugin_socket_path(kubelet_.plugin_dir(), resource)) {
+  std::set<std::string> wanted = {kubelet_->registration_socket()};
+  for (const auto& [resource, counts] : kubelet_->counts()) {
+    if (auto path = kubelet::plugin_socket_path(kubelet_->plugin_dir(), resource)) {
       wanted.insert(std::move(*path));
     }
   }
@@ -203,7 +209,7 @@ void NodeAgent::watch_sockets() {
 Status NodeAgent::watch_config() {
   if (setup_.config.path.empty()) return {};
   TRY_ASSIGN(config_watch_, host::PathWatch::watch(loop_, setup_.config.path, true, [this] {
-               agent_.on_config_changed();
+               agent_->on_config_changed();
                reconcile_soon();
              }));
   return {};
@@ -216,7 +222,7 @@ void NodeAgent::on_signal(int signal) {
     return;
   }
   log_.info("SIGHUP: reading the configuration again");
-  agent_.on_config_changed();
+  agent_->on_config_changed();
   reconcile_soon();
 }
 
@@ -248,7 +254,7 @@ WebState NodeAgent::web_state() {
     samples = samples_;
     plugins = plugin_counts_;
   }
-  const std::shared_ptr<const agent::AgentStatus> status = agent_.status();
+  const std::shared_ptr<const agent::AgentStatus> status = agent_->status();
   return make_web_state({*status, samples.get(), plugins, std::string(kVersion),
                          std::chrono::duration<double>(driver_.busy_for()).count()});
 }

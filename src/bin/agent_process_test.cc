@@ -368,6 +368,22 @@ TEST_F(AgentProcess, LeavesCleanlyWithinTwoSecondsAndTakesItsSocketAlong) {
   }
 }
 
+TEST_F(AgentProcess, ADriverThatHangsHoldsUpNeitherTheKubeletNorTheEnd) {
+  install_driver();
+  configure(sharing(2));
+  start_kubelet();
+  ASSERT_EQ(::setenv("FAKE_NVML_HANGS", "1", 1), 0);
+  start();
+  ::unsetenv("FAKE_NVML_HANGS");
+  ASSERT_TRUE(eventually([&] { return said("configuration: generation 1"); }));
+  configure(sharing(3));
+  ASSERT_TRUE(eventually([&] { return said("configuration: generation 2"); })) << log();
+  const auto begun = SteadyClock::now();
+  EXPECT_EQ(stop(SIGTERM), 0);
+  EXPECT_LT(SteadyClock::now() - begun, seconds(2));
+  EXPECT_TRUE(said("the driver does not answer; leaving without waiting for it"));
+}
+
 TEST_F(AgentProcess, HangupReadsTheConfigurationAgain) {
   install_driver();
   configure(sharing(2));

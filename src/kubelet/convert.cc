@@ -1,18 +1,24 @@
 #include "kubelet/convert.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace gpuslice::kubelet {
 
-ports::PreferredRequest from_proto(const v1beta1::PreferredAllocationRequest& request) {
+namespace {
+
+std::vector<std::string> taken(google::protobuf::RepeatedPtrField<std::string>& strings) {
+  return {std::make_move_iterator(strings.begin()), std::make_move_iterator(strings.end())};
+}
+
+}  // namespace
+
+ports::PreferredRequest from_proto(v1beta1::PreferredAllocationRequest& request) {
   ports::PreferredRequest out;
-  for (const auto& container : request.container_requests()) {
-    ports::PreferredContainer& one = out.containers.emplace_back();
-    one.available.assign(container.available_deviceids().begin(),
-                         container.available_deviceids().end());
-    one.must_include.assign(container.must_include_deviceids().begin(),
-                            container.must_include_deviceids().end());
-    one.size = static_cast<uint32_t>(std::max(container.allocation_size(), 0));
+  for (auto& container : *request.mutable_container_requests()) {
+    out.containers.push_back({taken(*container.mutable_available_deviceids()),
+                              taken(*container.mutable_must_include_deviceids()),
+                              static_cast<uint32_t>(std::max(container.allocation_size(), 0))});
   }
   return out;
 }

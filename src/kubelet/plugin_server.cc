@@ -56,7 +56,7 @@ class UnaryCall final : public Waiting {
   using Ask = void (Service::*)(grpc::ServerContext*, Request*,
                                 grpc::ServerAsyncResponseWriter<Response>*, grpc::CompletionQueue*,
                                 grpc::ServerCompletionQueue*, void*);
-  using Make = grpc::Status (*)(ports::PluginService&, const Request&, Response&);
+  using Make = grpc::Status (*)(ports::PluginService&, Request&, Response&);
   struct Method {
     std::string_view name;
     Ask ask;
@@ -219,14 +219,14 @@ using PreStartCall =
 
 const OptionsCall::Method kOptions = {
     "GetDevicePluginOptions", &Service::RequestGetDevicePluginOptions,
-    [](ports::PluginService&, const v1beta1::Empty&, v1beta1::DevicePluginOptions& response) {
+    [](ports::PluginService&, v1beta1::Empty&, v1beta1::DevicePluginOptions& response) {
       response.set_get_preferred_allocation_available(true);
       return grpc::Status::OK;
     }};
 
 const PreferredCall::Method kPreferred = {
     "GetPreferredAllocation", &Service::RequestGetPreferredAllocation,
-    [](ports::PluginService& service, const v1beta1::PreferredAllocationRequest& request,
+    [](ports::PluginService& service, v1beta1::PreferredAllocationRequest& request,
        v1beta1::PreferredAllocationResponse& response) {
       const auto answer = service.preferred(from_proto(request));
       if (!answer) return to_grpc(answer.error());
@@ -236,7 +236,7 @@ const PreferredCall::Method kPreferred = {
 
 const AllocateCall::Method kAllocate = {
     "Allocate", &Service::RequestAllocate,
-    [](ports::PluginService& service, const v1beta1::AllocateRequest& request,
+    [](ports::PluginService& service, v1beta1::AllocateRequest& request,
        v1beta1::AllocateResponse& response) {
       const auto answer = service.allocate(from_proto(request));
       if (!answer) return to_grpc(answer.error());
@@ -247,7 +247,7 @@ const AllocateCall::Method kAllocate = {
 // Not asked for in our options; a kubelet that calls it all the same gets its empty answer.
 const PreStartCall::Method kPreStart = {
     "PreStartContainer", &Service::RequestPreStartContainer,
-    [](ports::PluginService&, const v1beta1::PreStartContainerRequest&,
+    [](ports::PluginService&, v1beta1::PreStartContainerRequest&,
        v1beta1::PreStartContainerResponse&) { return grpc::Status(grpc::Status::OK); }};
 
 // --- streams

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
   unsigned pid;
@@ -21,6 +22,7 @@ static int lost(void* device) { return device == &gpus[2]; }
 
 EXPORT int nvmlInit_v2(void) {
   if (getenv("FAKE_NVML_NO_DRIVER") != NULL) return 9;
+  while (getenv("FAKE_NVML_HANGS") != NULL) pause();
   ++open_count;
   return 0;
 }
