@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string>
 
+#include "sim/events.h"
 #include "sim/testing.h"
 
 namespace gpuslice::sim {
@@ -280,6 +281,41 @@ TEST(Reset, TakesInstancesAndIsCounted) {
   EXPECT_EQ(state->gpus[0].mig_current, 1);
   EXPECT_EQ(state->gpus[0].resets, resets + 1);
   EXPECT_GT(state->gpus[0].generation, before);
+}
+
+TEST(Reset, ClearsWhatTheDriverCountsSinceItWasLoaded) {
+  const auto state = test_node(kH100);
+  GpuLife& life = state->life.gpus[0];
+  life.ecc_volatile.corrected = 3;
+  life.ecc_aggregate.corrected = 5;
+  life.remap_pending = 1;
+  life.last_xid = 48;
+  state->gpus[0].reset_required = 1;
+  state->gpus[0].ecc_pending = 0;
+  EXPECT_EQ(reset_gpu(*state, 0, kRoot), Ret::kSuccess);
+  EXPECT_EQ(life.ecc_volatile.corrected, 0U);
+  EXPECT_EQ(life.ecc_aggregate.corrected, 5U) << "in the life of the board";
+  EXPECT_EQ(life.remap_pending, 0);
+  EXPECT_EQ(life.last_xid, 0U);
+  EXPECT_EQ(state->gpus[0].reset_required, 0);
+  EXPECT_EQ(state->gpus[0].ecc_current, 0);
+}
+
+TEST(MigEvents, EachChangeIsToldOnceAndNoFailure) {
+  const auto state = test_node(kH100);  // the mode: 1
+  const uint8_t gi = must_create(*state, k3g);
+  const uint8_t ci = must_create_ci(*state, gi, 0);
+  uint8_t none = kNone;
+  EXPECT_EQ(create_gi(*state, 0, k7g, std::nullopt, kRoot, none), Ret::kInsufficientResources);
+  EXPECT_EQ(destroy_gi(*state, 0, gi, kRoot), Ret::kInUse);
+  EXPECT_EQ(destroy_ci(*state, 0, gi, ci, kRoot), Ret::kSuccess);
+  EXPECT_EQ(destroy_gi(*state, 0, gi, kRoot), Ret::kSuccess);
+  ASSERT_EQ(state->events.next, 6U);
+  for (uint64_t number = 1; number <= 5; ++number) {
+    EXPECT_EQ(state->events.events[number].type, kEventMigConfig);
+    EXPECT_EQ(state->events.events[number].gpu, 0U);
+    EXPECT_EQ(state->events.events[number].gi, kNoInstance);
+  }
 }
 
 TEST(Lost, AGpuThatIsLostAnswersNothingElse) {
