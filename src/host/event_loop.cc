@@ -160,15 +160,17 @@ void EventLoop::run() {
       continue;
     }
     for (int i = 0; i < count; ++i) {
-      const epoll_event& event = events[static_cast<size_t>(i)];
-      if (event.data.u64 == kWakeId) {
+      // Copies: the struct is packed, and its members are not aligned.
+      const uint64_t id = events[static_cast<size_t>(i)].data.u64;
+      const uint32_t ready_for = events[static_cast<size_t>(i)].events;
+      if (id == kWakeId) {
         run_posted();
-      } else if (event.data.u64 == kTimerId) {
+      } else if (id == kTimerId) {
         run_timers();
-      } else if (const auto found = watched_.find(event.data.u64); found != watched_.end()) {
+      } else if (const auto found = watched_.find(id); found != watched_.end()) {
         // A copy: the function may cancel its own token.
         const Ready ready = found->second.ready;
-        ready(event.events);
+        ready(ready_for);
       }
     }
   }
