@@ -16,7 +16,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -24,6 +26,7 @@
 #include "base/random.h"
 #include "sim/abort_point.h"
 #include "sim/testing.h"
+#include "sim/trees.h"
 #include "sim/world.h"
 
 namespace gpuslice::sim {
@@ -254,6 +257,98 @@ TEST_F(Kill, PidsAreSeenInTheAskersNamespace) {
   inside.join();
   for (const int fd : {ready[0], ready[1], done[0], done[1]}) close(fd);
   world_->detach();
+}
+
+// --- the driver's own files ---
+
+// All that is below the folders that belong to the driver: paths, and what files and links say.
+std::map<std::string, std::string> on_disk(const std::string& root) {
+  namespace fs = std::filesystem;
+  std::map<std::string, std::string> found;
+  for (const char* owned : {"dev", "proc", "sys/bus/pci/devices", "sys/devices"})
+    for (const auto& entry : fs::recursive_directory_iterator(root + "/" + owned)) {
+      const std::string path = entry.path().string().substr(root.size() + 1);
+      if (entry.is_symlink()) {
+        found[path] = "-> " + fs::read_symlink(entry.path()).string();
+      } else if (entry.is_regular_file()) {
+        found[path] = read_text(entry.path().string());
+      } else if (!entry.is_directory()) {
+        found[path] = "node";
+      }
+    }
+  return found;
+}
+
+std::map<std::string, std::string> as_it_should_be(const State& state, bool nodes) {
+  std::map<std::string, std::string> wanted;
+  for (const auto& [path, entry] : tree_of(state)) {
+    if (entry.kind == TreeEntry::Kind::kLink) wanted[path] = "-> " + entry.text;
+    if (entry.kind == TreeEntry::Kind::kFile) wanted[path] = entry.text;
+    if (entry.kind == TreeEntry::Kind::kNode) wanted[path] = nodes ? "node" : "";
+  }
+  return wanted;
+}
+
+// Makes an instance with a compute instance on GPU 1, or takes it away again.
+int repartition(const std::string& root) {
+  const auto world = World::open(root);
+  if (!world) return 1;
+  const Status done = (*world)->write([](State& state) {
+    uint8_t gi = 1, ci = 0;
+    if (state.gpus[1].gis[1].live) {
+      (void)destroy_ci(state, 1, gi, ci, kRoot);
+      (void)destroy_gi(state, 1, gi, kRoot);
+    } else {
+      (void)create_gi(state, 1, ProfileId{9}, Placement{0, 4}, kRoot, gi);
+      (void)create_ci(state, 1, gi, 2, std::nullopt, kRoot, ci);
+    }
+  });
+  return done ? 0 : 2;
+}
+
+TEST(KillTrees, ADeathAtAnyStepIsMendedByTheNextWriter) {
+  const TempFolder folder;
+  const std::string root = folder.path();
+  ASSERT_EQ(mkdir((root + "/dev").c_str(), 0755), 0);
+  std::ofstream(root + "/dev/.gpuslice-node").flush();  // as lay_driver_files() leaves it
+  NodeOptions options;
+  for (int i = 0; i < 4; ++i) options.gpus.push_back({"H100-80GB-SXM", Sweep::kPlain});
+  const auto world = must(World::create(root, options));
+  const Result<Ret> on = world->write([](State& state) {
+    Ret activation = Ret::kUnknown;
+    return set_mig_mode(state, 1, true, kRoot, activation);
+  });
+  ASSERT_TRUE(on && *on == Ret::kSuccess);
+  const bool nodes = on_disk(root).at("dev/nvidia0") == "node";
+  ASSERT_EQ(on_disk(root), as_it_should_be(*world->snapshot(), nodes));
+
+  int killed = 0;
+  for (int life = 0; life < 2; ++life) {
+    for (int point = 1;; ++point) {
+      SCOPED_TRACE("life " + std::to_string(life) + " point " + std::to_string(point));
+      ASSERT_LT(point, 400);
+      const bool before = world->snapshot()->gpus[1].gis[1].live != 0;
+      const int ended = wait_child(fork_child([&] {
+        points_left = point;
+        set_abort_point_hook(die_when_it_is_time);
+        return repartition(root);
+      }));
+      alarm(60);
+      ASSERT_TRUE(world->write([](State&) {}));
+      alarm(0);
+      const std::shared_ptr<const State> state = world->snapshot();
+      ASSERT_EQ(state->gpus[1].gis[1].live, state->gpus[1].gis[1].cis[0].live) << "torn";
+      ASSERT_EQ(on_disk(root), as_it_should_be(*state, nodes));
+      if (ended == 0) break;
+      ASSERT_EQ(ended, kKilled);
+      ++killed;
+      // Every point is met from the same side.
+      if ((state->gpus[1].gis[1].live != 0) != before) {
+        ASSERT_EQ(repartition(root), 0);
+      }
+    }
+  }
+  EXPECT_GT(killed, 40);
 }
 
 TEST_F(Kill, NoUpdateIsLostWhenProcessesDieAtRandom) {
