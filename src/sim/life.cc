@@ -79,8 +79,10 @@ std::vector<Grant> grants(const State& state, uint32_t gpu, uint8_t gi, uint8_t 
   // Max-min: whoever wants least gets it, the rest is shared by the others.
   std::vector<Grant*> order;
   for (Grant& grant : out) order.push_back(&grant);
-  std::stable_sort(order.begin(), order.end(), [&](const Grant* a, const Grant* b) {
-    return state.works[a->work].activity_permille < state.works[b->work].activity_permille;
+  // By demand, then by index: std::stable_sort would do, but clang refuses libstdc++'s.
+  std::sort(order.begin(), order.end(), [&](const Grant* a, const Grant* b) {
+    return std::pair(state.works[a->work].activity_permille, a->work) <
+           std::pair(state.works[b->work].activity_permille, b->work);
   });
   uint32_t left = 1000;
   for (size_t i = 0; i < order.size(); ++i) {

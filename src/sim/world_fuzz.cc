@@ -21,8 +21,12 @@
 #include <vector>
 
 #include "base/check.h"
+#include "sim/clock.h"
+#include "sim/events.h"
+#include "sim/faults.h"
+#include "sim/life.h"
 #include "sim/mig.h"
-#include "sim/show.h"
+#include "sim/trees.h"
 #include "sim/validate.h"
 #include "sim/world.h"
 #include "sim/world_file.h"
@@ -98,6 +102,18 @@ void use(const State& accepted) {
   static State state;
   state = accepted;
   const Caller root{.admin = true};
+  settle_clock(state);
+  const int64_t now = now_ns(state);
+  uint64_t masks[kMaxGpus] = {};
+  std::fill(std::begin(masks), std::end(masks), ~uint64_t{0});
+  (void)next_event(state, 1, masks);
+  (void)strike(state, {.call = "nvmlDeviceGetName", .gpu = 1, .pid = 7});
+  (void)tree_of(state);
+  for (uint32_t gpu = 0; gpu < state.node.gpu_count; ++gpu) {
+    (void)vitals(state, gpu, now);
+    (void)gpu_memory(state, gpu);
+  }
+  settle(state, now);
   for (uint32_t gpu = 0; gpu < state.node.gpu_count; ++gpu) {
     uint32_t count = 0;
     std::array<Placement, 16> places{};
