@@ -88,7 +88,7 @@ PathWatch::Wanted PathWatch::resolve() const {
       here.resize(here.find_last_of('/') == std::string::npos ? 0 : here.find_last_of('/'));
       continue;
     }
-    const std::string next = here + "/" + name;
+    const std::string next = fmt::format("{}/{}", here, name);
     struct stat info{};
     if (::lstat(next.c_str(), &info) != 0) {
       want(here, kNameEvents, name);

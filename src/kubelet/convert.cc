@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <iterator>
 
+#include "deviceplugin/api.pb.h"
+#include "podresources/api.pb.h"
+
 namespace gpuslice::kubelet {
 
 namespace {

@@ -4,9 +4,18 @@
 
 #include <vector>
 
-#include "deviceplugin/api.pb.h"
-#include "podresources/api.pb.h"
 #include "ports/kubelet.h"
+
+namespace v1beta1 {
+class AllocateRequest;
+class AllocateResponse;
+class ListAndWatchResponse;
+class PreferredAllocationRequest;
+class PreferredAllocationResponse;
+}  // namespace v1beta1
+namespace v1 {
+class ListPodResourcesResponse;
+}  // namespace v1
 
 namespace gpuslice::kubelet {
 

@@ -7,8 +7,10 @@
 #include <string>
 
 #include "base/check.h"
+#include "deviceplugin/api.pb.h"
 #include "kubelet/convert.h"
 #include "kubelet/socket_path.h"
+#include "podresources/api.pb.h"
 
 namespace {
 
