@@ -28,6 +28,7 @@ struct WebState {
   http::PageModel page;
 };
 
+// It must outlive what it posts to the loop: end it when the loop runs no more.
 class AgentWeb {
  public:
   // T0 that has not answered for this long is dead to /healthz.

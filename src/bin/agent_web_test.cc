@@ -55,9 +55,9 @@ class AgentWebTest : public ::testing::Test {
     t0_ = std::thread([this] { loop_->run(); });
   }
   ~AgentWebTest() override {
-    web_.reset();
     loop_->stop();
     t0_.join();
+    web_.reset();  // after T0: what it posted there uses it
   }
   void publish(WebState state) {
     const std::lock_guard lock(mutex_);
