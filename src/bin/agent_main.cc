@@ -106,7 +106,7 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
       files_(setup_.root),
       driver_(setup_.root, loop_, *this) {
   kubelet::NodeKubelet::Options options;
-  options.kubelet_dir = command_.kubelet_dir;
+  options.kubelet_dir = setup_.kubelet_dir;
   options.registration_socket = setup_.registration_socket;
   options.post = [this](std::function<void()> work) {
     CHECK(loop_.post(std::move(work)), "the event loop has no room for an answer of the kubelet");
@@ -128,7 +128,7 @@ Status NodeAgent::start() {
                AgentWeb::start(command_.listen, loop_, rpcs_,
                                {[this] { return web_state(); }, [this] { sample_if_stale(); }}));
   }
-  log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, command_.kubelet_dir,
+  log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, setup_.kubelet_dir,
             web_ ? fmt::format("; page, metrics and health at http://{}/", web_->address()) : "");
   agent_->start();
   reconcile();

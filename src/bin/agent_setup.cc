@@ -14,6 +14,12 @@ namespace {
 namespace fs = std::filesystem;
 using config::Flag;
 
+std::string absolute(const std::string& path) {
+  const fs::path whole = fs::absolute(path);
+  // "link/../x" is not "x": what lies behind a link is for the kernel to say.
+  return path.find("..") == std::string::npos ? whole.lexically_normal().string() : whole.string();
+}
+
 config::Said said_by(const AgentCommand& command, char** environment) {
   config::Said said;
   said.options = command.options;
@@ -43,7 +49,7 @@ std::string said_of(const config::Said& said, Flag flag) {
 // --root, or what NVIDIA's plugin would take: the driver root, which a container sees at another
 // place.
 std::string driver_root(const AgentCommand& command, const config::Said& said) {
-  if (!command.root.empty()) return fs::absolute(command.root).lexically_normal().string();
+  if (!command.root.empty()) return absolute(command.root);
   const std::string host = said_of(said, Flag::kNvidiaDriverRoot);
   if (host.empty() || host == "/") return "/";
   std::string here = said_of(said, Flag::kContainerDriverRoot);
@@ -99,11 +105,18 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   if (setup.config.path.empty()) {
     setup.config.path = said_of(setup.config.said, Flag::kConfigFile);
   }
-  if (!setup.config.path.empty()) setup.config.path = fs::absolute(setup.config.path).string();
-  setup.config.last_good_path = command.state_dir + "/last-good-config.yaml";
+  if (!setup.config.path.empty()) setup.config.path = absolute(setup.config.path);
+  setup.config.last_good_path = absolute(command.state_dir) + "/last-good-config.yaml";
   setup.root = driver_root(command, setup.config.said);
   setup.registration_socket = said_of(setup.config.said, Flag::kKubeletSocket);
-  setup.ledger_path = command.run_dir + "/ledger";
+  if (!setup.registration_socket.empty()) {
+    setup.registration_socket = absolute(setup.registration_socket);
+  }
+  setup.kubelet_dir = absolute(command.kubelet_dir);
+  while (setup.kubelet_dir.size() > 1 && setup.kubelet_dir.ends_with('/')) {
+    setup.kubelet_dir.pop_back();
+  }
+  setup.ledger_path = absolute(command.run_dir) + "/ledger";
   return setup;
 }
 

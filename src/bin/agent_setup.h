@@ -13,7 +13,8 @@ namespace gpuslice::bin {
 
 struct AgentSetup {
   std::string root;                 // where the driver's files are, for us
-  std::string registration_socket;  // "" for the usual one
+  std::string kubelet_dir;          // absolute
+  std::string registration_socket;  // absolute, or "" for the usual one
   agent::ConfigSource config;
   std::string ledger_path;
 };
