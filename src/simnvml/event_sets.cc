@@ -1,0 +1,133 @@
+// Event sets: register a GPU's events, wait for the next. An event set reads the world's ring from
+// where it registered.
+
+#include <algorithm>
+#include <ctime>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "sim/events.h"
+#include "simnvml/session.h"
+
+namespace gpuslice::simnvml {
+namespace {
+
+constexpr uint64_t kSupported = sim::kEventSingleBitEcc | sim::kEventDoubleBitEcc |
+                                sim::kEventPState | sim::kEventXid | sim::kEventClock |
+                                sim::kEventMigConfig;
+constexpr size_t kMaxEventSets = 1024;
+
+struct EventSet {
+  uint64_t masks[sim::kMaxGpus] = {};
+  uint64_t next = 0;
+};
+
+struct Sets {
+  std::mutex mutex;
+  std::vector<std::shared_ptr<EventSet>> all;
+};
+
+Sets& sets() {
+  static Sets* const kSets = new Sets;  // leaked on purpose: threads may wait during exit
+  return *kSets;
+}
+
+// The set behind a caller's pointer, if it is one of ours.
+std::shared_ptr<EventSet> find(Handle handle) {
+  const std::lock_guard lock(sets().mutex);
+  for (const auto& set : sets().all)
+    if (set.get() == handle) return set;
+  return nullptr;
+}
+
+int64_t real_ns() {
+  timespec ts{};
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return int64_t{ts.tv_sec} * 1'000'000'000 + ts.tv_nsec;
+}
+
+Ret wait(const char*, Call& c, Handle handle, EventData* out, uint32_t timeout_ms,
+         bool with_instance) {
+  const auto set = find(handle);
+  if (!set || out == nullptr) return Ret::kInvalidArgument;
+  const int64_t until = real_ns() + int64_t{timeout_ms} * 1'000'000;
+  for (;;) {
+    const uint64_t sequence = c.world.sequence();
+    c.snapshot = c.world.snapshot();
+    std::optional<sim::Event> event;
+    {
+      const std::lock_guard lock(sets().mutex);
+      event = sim::next_event(c.state(), set->next, set->masks);
+      if (event) set->next = event->number + 1;
+    }
+    if (event) {
+      out->device = handle_of(c.state(), {Kind::kGpu, event->gpu});
+      out->type = event->type;
+      out->data = event->data;
+      if (with_instance) {
+        out->gi = event->gi;
+        out->ci = event->ci;
+      }
+      return Ret::kSuccess;
+    }
+    const int64_t left = until - real_ns();
+    if (left <= 0) return Ret::kTimeout;
+    // Holds no lock. The world tells of a change; a bound keeps a set that was freed meanwhile from
+    // waiting on.
+    (void)c.world.wait(sequence, std::min<int64_t>(left, 500'000'000));
+    if (find(handle) == nullptr) return Ret::kInvalidArgument;
+  }
+}
+
+}  // namespace
+
+NVML_API int nvmlEventSetCreate(Handle* out) {
+  return node_call(__func__, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    auto set = std::make_shared<EventSet>();
+    set->next = c.state().events.next;
+    const std::lock_guard lock(sets().mutex);
+    if (sets().all.size() >= kMaxEventSets) return Ret::kMemory;
+    *out = set.get();
+    sets().all.push_back(std::move(set));
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlEventSetFree(Handle handle) {
+  return node_call(__func__, [&](Call&) {
+    const std::lock_guard lock(sets().mutex);
+    auto& all = sets().all;
+    const auto it =
+        std::find_if(all.begin(), all.end(), [&](const auto& set) { return set.get() == handle; });
+    if (it == all.end()) return Ret::kInvalidArgument;
+    all.erase(it);
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetSupportedEventTypes(Handle h, unsigned long long* out) {
+  return device_call(__func__, h, kGpuOnly,
+                     [&](Call&) { return put(out, static_cast<unsigned long long>(kSupported)); });
+}
+NVML_API int nvmlDeviceRegisterEvents(Handle h, unsigned long long types, Handle handle) {
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    const auto set = find(handle);
+    if (!set) return Ret::kInvalidArgument;
+    if ((types & ~kSupported) != 0) return Ret::kNotSupported;  // and nothing is registered
+    const std::lock_guard lock(sets().mutex);
+    bool fresh = true;
+    for (const uint64_t mask : set->masks) fresh = fresh && mask == 0;
+    if (fresh) set->next = std::max(set->next, c.state().events.next);
+    set->masks[c.object.gpu] |= types;
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlEventSetWait(Handle handle, EventData* out, uint32_t timeout_ms) {
+  return node_call(__func__,
+                   [&](Call& c) { return wait("v1", c, handle, out, timeout_ms, false); });
+}
+NVML_API int nvmlEventSetWait_v2(Handle handle, EventData* out, uint32_t timeout_ms) {
+  return node_call(__func__, [&](Call& c) { return wait("v2", c, handle, out, timeout_ms, true); });
+}
+
+}  // namespace gpuslice::simnvml

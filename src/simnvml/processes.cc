@@ -1,0 +1,286 @@
+// Memory, and who uses a device: process lists of all ABIs, per-process utilisation, samples.
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "sim/life.h"
+#include "simnvml/session.h"
+
+namespace gpuslice::simnvml {
+namespace {
+
+sim::MemoryUse memory_of(const Call& c) {
+  return c.is_mig() ? sim::gi_memory(c.state(), c.object.gpu, c.object.gi)
+                    : sim::gpu_memory(c.state(), c.object.gpu);
+}
+
+struct Running {
+  uint32_t pid = 0;
+  uint64_t memory = 0;
+  uint32_t gi = sim::kNoInstance;
+  uint32_t ci = sim::kNoInstance;
+  uint16_t work = 0;
+};
+
+// Live processes on a device that the caller may see, one row for each process and instance, by
+// PID. A process of another PID namespace has no number here and is left out, as containers see it.
+std::vector<Running> running(const Call& c, sim::WorkKind kind) {
+  std::vector<Running> out;
+  for (uint16_t i = 0; i < sim::kMaxWorks; ++i) {
+    const sim::Work& work = c.state().works[i];
+    if (work.used == 0 || work.gpu != c.object.gpu || work.kind != kind) continue;
+    if (c.is_mig() && (work.gi != c.object.gi || work.ci != c.object.ci)) continue;
+    if (work.gi != sim::kNone && !visible_mig(c, work.gpu, work.gi, work.ci)) continue;
+    const auto pid = c.world.holder(work.client);
+    if (!pid || *pid == 0) continue;
+    Running row;
+    row.pid = static_cast<uint32_t>(*pid);
+    row.memory = work.memory_bytes;
+    if (work.gi != sim::kNone) {
+      row.gi = work.gi;
+      row.ci = work.ci;
+    }
+    row.work = i;
+    const auto same = std::find_if(out.begin(), out.end(), [&](const Running& r) {
+      return r.pid == row.pid && r.gi == row.gi && r.ci == row.ci;
+    });
+    if (same != out.end())
+      same->memory += row.memory;
+    else
+      out.push_back(row);
+  }
+  std::sort(out.begin(), out.end(), [](const Running& a, const Running& b) {
+    return a.pid != b.pid ? a.pid < b.pid : a.gi < b.gi;
+  });
+  return out;
+}
+
+template <class Info, class Fill>
+int list(const char* name, Handle h, sim::WorkKind kind, uint32_t* count, Info* out, Fill&& fill) {
+  return device_call(name, h, kGpuOrMig, [&](Call& c) {
+    if (count == nullptr) return Ret::kInvalidArgument;
+    const std::vector<Running> rows = running(c, kind);
+    const uint32_t room = *count;
+    *count = static_cast<uint32_t>(rows.size());
+    if (rows.empty()) return Ret::kSuccess;
+    if (out == nullptr || room < rows.size()) return Ret::kInsufficientSize;
+    for (size_t i = 0; i < rows.size(); ++i) fill(rows[i], out[i]);
+    return Ret::kSuccess;
+  });
+}
+
+void fill_v1(const Running& row, ProcessInfoV1& out) { out = {row.pid, row.memory}; }
+void fill_v2(const Running& row, ProcessInfoV2& out) {
+  out = {row.pid, row.memory, row.gi, row.ci};
+}
+
+using sim::WorkKind;
+
+}  // namespace
+
+NVML_API int nvmlDeviceGetMemoryInfo(Handle h, MemoryV1* out) {
+  return device_call(__func__, h, kGpuOrMig, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    const sim::MemoryUse use = memory_of(c);
+    *out = {use.total, use.free(), use.used + use.reserved};  // v1 counts the reserved as used
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetMemoryInfo_v2(Handle h, MemoryV2* out) {
+  return device_call(__func__, h, kGpuOrMig, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    if (out->version != version_word(sizeof *out, 2)) return Ret::kArgumentVersionMismatch;
+    const sim::MemoryUse use = memory_of(c);
+    out->total = use.total;
+    out->reserved = use.reserved;
+    out->free = use.free();
+    out->used = use.used;
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetBAR1MemoryInfo(Handle h, Bar1Memory* out) {
+  return device_call(__func__, h, kGpuOrMig, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    uint64_t total = uint64_t{c.board().bar1_mib} << 20;
+    if (c.is_mig())
+      total = total * c.gpu().gis[c.object.gi].size / std::max<uint8_t>(1, c.board().memory_units);
+    const uint64_t used = std::min<uint64_t>(total, 1 << 20);
+    *out = {total, total - used, used};
+    return Ret::kSuccess;
+  });
+}
+
+NVML_API int nvmlDeviceGetComputeRunningProcesses(Handle h, uint32_t* n, ProcessInfoV1* out) {
+  return list(__func__, h, WorkKind::kCompute, n, out, fill_v1);
+}
+NVML_API int nvmlDeviceGetComputeRunningProcesses_v2(Handle h, uint32_t* n, ProcessInfoV2* out) {
+  return list(__func__, h, WorkKind::kCompute, n, out, fill_v2);
+}
+NVML_API int nvmlDeviceGetComputeRunningProcesses_v3(Handle h, uint32_t* n, ProcessInfoV2* out) {
+  return list(__func__, h, WorkKind::kCompute, n, out, fill_v2);
+}
+NVML_API int nvmlDeviceGetGraphicsRunningProcesses(Handle h, uint32_t* n, ProcessInfoV1* out) {
+  return list(__func__, h, WorkKind::kGraphics, n, out, fill_v1);
+}
+NVML_API int nvmlDeviceGetGraphicsRunningProcesses_v2(Handle h, uint32_t* n, ProcessInfoV2* out) {
+  return list(__func__, h, WorkKind::kGraphics, n, out, fill_v2);
+}
+NVML_API int nvmlDeviceGetGraphicsRunningProcesses_v3(Handle h, uint32_t* n, ProcessInfoV2* out) {
+  return list(__func__, h, WorkKind::kGraphics, n, out, fill_v2);
+}
+NVML_API int nvmlDeviceGetMPSComputeRunningProcesses(Handle h, uint32_t* n, ProcessInfoV1* out) {
+  return list(__func__, h, WorkKind::kMps, n, out, fill_v1);
+}
+NVML_API int nvmlDeviceGetMPSComputeRunningProcesses_v2(Handle h, uint32_t* n, ProcessInfoV2* out) {
+  return list(__func__, h, WorkKind::kMps, n, out, fill_v2);
+}
+NVML_API int nvmlDeviceGetMPSComputeRunningProcesses_v3(Handle h, uint32_t* n, ProcessInfoV2* out) {
+  return list(__func__, h, WorkKind::kMps, n, out, fill_v2);
+}
+
+NVML_API int nvmlDeviceGetRunningProcessDetailList(Handle h, ProcessDetailList* out) {
+  return device_call(__func__, h, kGpuOrMig, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    if (out->version != version_word(sizeof *out, 1)) return Ret::kArgumentVersionMismatch;
+    if (out->mode > 2) return Ret::kInvalidArgument;
+    constexpr WorkKind kKinds[] = {WorkKind::kCompute, WorkKind::kGraphics, WorkKind::kMps};
+    const std::vector<Running> rows = running(c, kKinds[out->mode]);
+    const uint32_t room = out->count;
+    out->count = static_cast<uint32_t>(rows.size());
+    if (rows.empty()) return Ret::kSuccess;
+    if (out->entries == nullptr || room < rows.size()) return Ret::kInsufficientSize;
+    for (size_t i = 0; i < rows.size(); ++i)
+      out->entries[i] = {rows[i].pid, rows[i].memory, rows[i].gi, rows[i].ci, 0};
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetConfComputeMemSizeInfo(Handle h, ConfComputeMemSize* out) {
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    *out = {0, uint64_t{c.board().memory_total_mib} * 1024};
+    return Ret::kSuccess;
+  });
+}
+
+// --- utilisation of processes, samples
+// ------------------------------------------------------------------------------
+
+namespace {
+
+struct Busy {
+  uint32_t pid = 0;
+  uint32_t sm = 0;  // percent
+  uint32_t mem = 0;
+};
+
+std::vector<Busy> busy_processes(const Call& c) {
+  std::vector<Busy> out;
+  const std::vector<sim::Grant> grants =
+      sim::grants(c.state(), c.object.gpu, sim::kNone, sim::kNone);
+  for (const Running& row : running(c, WorkKind::kCompute)) {
+    Busy busy{row.pid, 0, 0};
+    for (const sim::Grant& grant : grants) {
+      const auto pid = c.world.holder(c.state().works[grant.work].client);
+      if (pid && static_cast<uint32_t>(*pid) == row.pid) busy.sm += (grant.permille + 5) / 10;
+    }
+    busy.mem = busy.sm * 4 / 10;
+    out.push_back(busy);
+  }
+  return out;
+}
+
+uint64_t now_us(const Call& c) { return static_cast<uint64_t>(c.now() / 1000); }
+
+constexpr uint64_t kSamplePeriodUs = 166'667;  // the driver samples six times a second
+constexpr uint32_t kSamples = 100;
+
+}  // namespace
+
+NVML_API int nvmlDeviceGetProcessUtilization(Handle h, ProcessUtilizationSample* out,
+                                             uint32_t* count, unsigned long long last_seen) {
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    if (count == nullptr) return Ret::kInvalidArgument;
+    if (c.gpu().mig_current != 0) return Ret::kNotSupported;
+    const std::vector<Busy> rows = busy_processes(c);
+    const uint64_t now = now_us(c);
+    if (rows.empty() || last_seen >= now) return Ret::kNotFound;
+    const uint32_t room = *count;
+    *count = static_cast<uint32_t>(rows.size());
+    if (out == nullptr || room < rows.size()) return Ret::kInsufficientSize;
+    for (size_t i = 0; i < rows.size(); ++i)
+      out[i] = {rows[i].pid, now, rows[i].sm, rows[i].mem, 0, 0};
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetProcessesUtilizationInfo(Handle h, ProcessesUtilizationInfo* out) {
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    if (out->version != version_word(sizeof *out, 1)) return Ret::kArgumentVersionMismatch;
+    if (c.gpu().mig_current != 0) return Ret::kNotSupported;
+    const std::vector<Busy> rows = busy_processes(c);
+    const uint64_t now = now_us(c);
+    if (rows.empty() || out->last_seen >= now) return Ret::kNotFound;
+    const uint32_t room = out->count;
+    out->count = static_cast<uint32_t>(rows.size());
+    if (out->entries == nullptr || room < rows.size()) return Ret::kInsufficientSize;
+    for (size_t i = 0; i < rows.size(); ++i)
+      out->entries[i] = {now, rows[i].pid, rows[i].sm, rows[i].mem, 0, 0, 0, 0};
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetSamples(Handle h, uint32_t type, unsigned long long last_seen,
+                                  uint32_t* value_type, uint32_t* count, Sample* out) {
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    if (value_type == nullptr || count == nullptr || type > 6) return Ret::kInvalidArgument;
+    const bool utilisation = type >= 1 && type <= 4;
+    if (utilisation && c.gpu().mig_current != 0) return Ret::kNotSupported;
+    const sim::Vitals v = sim::vitals(c.state(), c.object.gpu, c.now());
+    uint32_t value = 0;
+    switch (type) {
+      case 0:
+        value = v.power_mw;
+        break;
+      case 1:
+        value = (sim::activity_permille(c.state(), c.object.gpu) + 5) / 10;
+        break;
+      case 2:
+        value = v.memory_utilisation;
+        break;
+      case 5:
+        value = v.graphics_mhz;
+        break;
+      case 6:
+        value = v.memory_mhz;
+        break;
+      default:
+        break;
+    }
+    *value_type = 1;  // unsigned int
+    const uint64_t now = now_us(c);
+    const uint64_t newest = now - now % kSamplePeriodUs;
+    const uint64_t born = static_cast<uint64_t>(c.state().node.booted_ns / 1000);
+    uint32_t fresh = 0;
+    while (fresh < kSamples && newest >= fresh * kSamplePeriodUs &&
+           newest - fresh * kSamplePeriodUs > last_seen && newest - fresh * kSamplePeriodUs >= born)
+      ++fresh;
+    if (fresh == 0) return Ret::kNotFound;
+    if (out == nullptr) {
+      *count = kSamples;
+      return Ret::kSuccess;
+    }
+    fresh = std::min(fresh, *count);
+    *count = fresh;
+    for (uint32_t i = 0; i < fresh; ++i) {
+      out[i].timestamp = newest - (fresh - 1 - i) * kSamplePeriodUs;
+      out[i].value.ull = 0;
+      out[i].value.ui = value;
+    }
+    return Ret::kSuccess;
+  });
+}
+NVML_API int nvmlDeviceGetAccountingMode(Handle h, uint32_t* out) {
+  return device_call(__func__, h, kGpuOnly, [&](Call&) { return put(out, 0U); });
+}
+
+}  // namespace gpuslice::simnvml
