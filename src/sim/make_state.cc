@@ -48,6 +48,7 @@ Result<State> make_state(const NodeOptions& options, int64_t start_ns) {
   node.strict_clients = options.strict_clients ? 1 : 0;
   node.passthrough = options.passthrough ? 1 : 0;
   node.max_mig_while_off = options.max_mig_while_off ? 1 : 0;
+  node.keep_mig_mode = options.keep_mig_mode ? 1 : 0;
   std::memcpy(node.driver, options.driver.data(), options.driver.size());
   start_clock(state, options.virtual_clock, start_ns);
   node.created_ns = node.booted_ns = start_ns;

@@ -89,7 +89,7 @@ void start_anew(State& state, uint32_t index) {
   for (Gi& gi : gpu.gis) gi = {};
   drop_subscriptions(state, index, kNone, kNone);
   // Ampere keeps the mode that was asked for in its InfoROM; newer parts come up without MIG.
-  if (is_ampere(state, index)) {
+  if (is_ampere(state, index) || state.node.keep_mig_mode) {
     gpu.mig_current = gpu.mig_pending;
   } else {
     gpu.mig_current = gpu.mig_pending = 0;

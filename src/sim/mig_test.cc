@@ -144,6 +144,15 @@ TEST(MigMode, SurvivesARebootOnAmpereOnly) {
   }
 }
 
+TEST(MigMode, SurvivesEverywhereWithTheQuirk) {
+  const auto state = test_node(kH100);
+  state->node.keep_mig_mode = 1;
+  reboot(*state);
+  EXPECT_EQ(state->gpus[0].mig_current, 1);
+  EXPECT_EQ(reset_gpu(*state, 0, kRoot), Ret::kSuccess);
+  EXPECT_EQ(state->gpus[0].mig_current, 1);
+}
+
 TEST(MigMode, DriverReloadIsLikeAResetOfAllAndNeedsNobodyAttached) {
   for (const char* board : {kA100, kH100}) {
     const auto state = test_node(board);

@@ -164,6 +164,8 @@ struct Node {
   uint8_t passthrough = 0;     // a VM: a mode change waits for a reboot, no resets
   uint8_t max_mig_while_off = 0;  // quirk: GetMaxMigDeviceCount answers the ceiling with MIG off
   uint32_t driver_reloads = 0;
+  uint8_t keep_mig_mode = 0;  // quirk: every board keeps its mode over resets and reboots
+  uint8_t pad_[7] = {};
   char driver[kDriverName] = {};  // "580.65.06"
   ClockState clock;
 };

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
@@ -24,10 +25,30 @@ struct ProcessPart {
   uint32_t depth = 0;
   std::mutex write_mutex;
   std::mutex snapshot_mutex;
+  std::unique_ptr<State> scratch;  // kept: mapping it anew costs a writer more than all the rest
   std::shared_ptr<const State> cached;
   uint64_t cached_sequence = 0;
   std::optional<uint16_t> slot;
   ProcessPart* parents = nullptr;  // kept, never touched
+};
+
+// Time passes in every write; that alone is no change. Remembers what has settled, to tell.
+class Settled {
+ public:
+  explicit Settled(const State& state) : clock_(state.node.clock), life_(state.life) {}
+
+  [[nodiscard]] bool changed(const WorldFile& file, const State& state) const {
+    constexpr size_t clock = offsetof(State, node) + offsetof(Node, clock);
+    constexpr size_t life = offsetof(State, life);
+    return std::memcmp(&clock_, &state.node.clock, sizeof clock_) != 0 ||
+           std::memcmp(&life_, &state.life, sizeof life_) != 0 || file.differs(state, 0, clock) ||
+           file.differs(state, clock + sizeof(ClockState), life) ||
+           file.differs(state, life + sizeof(LifeState), sizeof(State));
+  }
+
+ private:
+  ClockState clock_;
+  LifeState life_;
 };
 
 class FileWorld final : public World {
@@ -111,17 +132,18 @@ class FileWorld final : public World {
     TRY(lock.take(file_->path()));
     TRY(still_there(lock.fd()));
 
-    const auto state = std::make_unique<State>();
-    TRY_ASSIGN(const uint64_t sequence, file_->load(*state));
-    settle(hooks_, *state);  // what the dead did until now they did
-    const auto settled = std::make_unique<State>(*state);
-    sweep(*state);
-    change(*state);
-    if (std::memcmp(settled.get(), state.get(), sizeof(State)) != 0) {
-      settle(hooks_, *state);
-      file_->publish(*state, sequence + 1);
+    if (part.scratch == nullptr) part.scratch = std::make_unique<State>();
+    State& state = *part.scratch;
+    TRY_ASSIGN(const uint64_t sequence, file_->load(state));
+    settle(hooks_, state);  // what the dead did until now they did
+    const Settled settled(state);
+    sweep(state);
+    change(state);
+    if (settled.changed(*file_, state)) {
+      settle(hooks_, state);
+      file_->publish(state, sequence + 1);
     }
-    mend_trees(*state);
+    mend_trees(state);
     return {};
   }
 

@@ -46,6 +46,7 @@ struct NodeOptions {
   bool strict_clients = false;     // open instance handles of others block destroying
   bool passthrough = false;        // a VM: a mode change waits for a reboot
   bool max_mig_while_off = false;  // quirk of GetMaxMigDeviceCount
+  bool keep_mig_mode = false;      // quirk: Hopper and newer keep their mode as Ampere does
 };
 
 // A fresh node of these options, running since `start_ns`. kImpossible / kUsage with a sentence.

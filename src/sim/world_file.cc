@@ -223,6 +223,12 @@ Result<uint64_t> WorldFile::load(State& out) const {
   return bad(path_, "its sequence number never stands still");
 }
 
+bool WorldFile::differs(const State& state, size_t from, size_t to) const {
+  const std::byte* const active = base_ + copy_at(sequence() & 1);
+  return std::memcmp(active + from, reinterpret_cast<const std::byte*>(&state) + from, to - from) !=
+         0;
+}
+
 void WorldFile::publish(const State& state, uint64_t sequence) {
   const size_t idle = sequence & 1;
   const size_t to = copy_at(idle);

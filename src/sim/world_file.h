@@ -51,6 +51,10 @@ class WorldFile {
   // whole although nobody is writing.
   [[nodiscard]] Result<uint64_t> load(State& out) const;
 
+  // Whether `state` differs from the newest world in the bytes from `from` to `to`. Only under the
+  // writer's lock.
+  [[nodiscard]] bool differs(const State& state, size_t from, size_t to) const;
+
   // Stores `state` over the idle copy and publishes it as `sequence`, which must be the current one
   // plus one. Only under the writer's lock.
   void publish(const State& state, uint64_t sequence);
