@@ -62,6 +62,7 @@ TEST(EventLoop, PostsFromManyThreadsAllRunOnTheLoop) {
   uint64_t refused = 0;
   std::atomic<uint64_t> refusals{0};
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < kEach; ++i) {

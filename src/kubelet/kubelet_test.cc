@@ -324,6 +324,7 @@ TEST_F(PluginServerTest, GarbageAndSilenceOnTheSocketHarmNobody) {
   serve();
   Random random(11);
   std::vector<int> silent;
+  silent.reserve(20);
   for (int i = 0; i < 20; ++i) silent.push_back(connect_raw(path_));
   for (int i = 0; i < 200; ++i) {
     std::string bytes = random.chance(1, 2) ? "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" : "";

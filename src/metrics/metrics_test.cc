@@ -111,6 +111,7 @@ TEST(DurationHistogram, BoundsAreInclusive) {
 TEST(DurationHistogram, ThreadsLoseNothing) {
   DurationHistogram histogram;
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&] {
       for (int i = 0; i < 10'000; ++i) histogram.observe(std::chrono::microseconds(i));
