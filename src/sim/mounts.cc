@@ -53,7 +53,7 @@ Status tmpfs(const std::string& at) {
 }
 
 Status bind(const std::string& from, const std::string& at, bool recursive) {
-  if (::mount(from.c_str(), at.c_str(), nullptr, MS_BIND | (recursive ? MS_REC : 0UL), nullptr) != 0) return os_error("bind " + from + " over " + at);
+  if (::mount(from.c_str(), at.c_str(), nullptr, MS_BIND | (recursive ? static_cast<unsigned long>(MS_REC) : 0UL), nullptr) != 0) return os_error("bind " + from + " over " + at);
   return {};
 }
 

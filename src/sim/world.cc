@@ -130,7 +130,12 @@ class FileWorld final : public World {
     const std::lock_guard one_thread(part.write_mutex);
     WriteLock lock;
     TRY(lock.take(file_->path()));
-    TRY(still_there(lock.fd()));
+    if (!file_->is_mapped_from(lock.fd()))
+      return fail(
+          Code::kNotFound,
+          "simulated node: world file {}: was removed since it was opened; open it again, or "
+          "make the node anew",
+          file_->path());
 
     if (part.scratch == nullptr) part.scratch = std::make_unique<State>();
     State& state = *part.scratch;
@@ -171,13 +176,6 @@ class FileWorld final : public World {
       // open() has seen it whole; a node without GPUs is what is left of it.
       part.cached = std::make_shared<State>();
     }
-  }
-
-  Status still_there(int fd) const {
-    struct stat file{};
-    if (fstat(fd, &file) == 0 && file.st_nlink > 0) return {};
-    return fail(Code::kNotFound, "simulated node: world file {}: was removed; make the node anew",
-                file_->path());
   }
 
   Status run_write_taking(const NewClient& who, ProcessPart& part, std::optional<uint16_t>& got) {

@@ -162,7 +162,8 @@ Result<std::unique_ptr<WorldFile>> WorldFile::map(const std::string& path) {
     return fail(Code::kFailed,
                 "simulated node: world file {}: cannot be mapped: {}; free some memory", path,
                 std::strerror(why));
-  std::unique_ptr<WorldFile> world(new WorldFile(path, static_cast<std::byte*>(base)));
+  std::unique_ptr<WorldFile> world(
+      new WorldFile(path, static_cast<std::byte*>(base), file.st_dev, file.st_ino));
   TRY(world->check_header());
   const auto state = std::make_unique<State>();
   if (Result<uint64_t> loaded = world->load(*state); !loaded)
@@ -191,6 +192,12 @@ Status WorldFile::check_header() const {
     return bad(path_, fmt::format("its world has {} bytes where this version's has {}",
                                   header.state_bytes, sizeof(State)));
   return {};
+}
+
+bool WorldFile::is_mapped_from(int fd) const {
+  struct stat file{};
+  return fstat(fd, &file) == 0 && file.st_dev == device_ && file.st_ino == inode_ &&
+         file.st_nlink > 0;
 }
 
 uint64_t WorldFile::sequence() const { return word(kSequenceAt).load(std::memory_order_acquire); }

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/result.h"
 #include "sim/state.h"
@@ -42,6 +43,10 @@ class WorldFile {
 
   [[nodiscard]] const std::string& path() const { return path_; }
 
+  // Whether descriptor `fd` is open on the very file that is mapped here: a node that was removed
+  // and made anew has another, under the same name.
+  [[nodiscard]] bool is_mapped_from(int fd) const;
+
   [[nodiscard]] uint64_t sequence() const;
 
   // Sleeps until the sequence differs from `seen` or the time is over; true when it differs.
@@ -64,7 +69,8 @@ class WorldFile {
   void set_trees_key(uint64_t key);
 
  private:
-  WorldFile(std::string path, std::byte* base) : path_(std::move(path)), base_(base) {}
+  WorldFile(std::string path, std::byte* base, uint64_t device, uint64_t inode)
+      : path_(std::move(path)), base_(base), device_(device), inode_(inode) {}
 
   [[nodiscard]] std::atomic_ref<uint64_t> word(size_t offset) const;
   [[nodiscard]] uint32_t* sequence_half() const;
@@ -74,6 +80,8 @@ class WorldFile {
 
   std::string path_;
   std::byte* base_;
+  uint64_t device_;
+  uint64_t inode_;
 };
 
 // The checksum of a State published as `sequence`.

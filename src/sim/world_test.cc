@@ -112,6 +112,14 @@ TEST(World, ARemovedNodeIsSaidToBeRemoved) {
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, Code::kNotFound);
   EXPECT_EQ(world->snapshot()->node.gpu_count, 4U) << "readers go on with what they have mapped";
+  const auto anew = must(World::create(folder.path(), four_a100()));
+  const Status still = world->write([](State&) {});
+  ASSERT_FALSE(still) << "another node has the name now";
+  EXPECT_EQ(
+      still.error().text(),
+      "simulated node: world file " + folder.path() +
+          "/world/state: was removed since it was opened; open it again, or make the node anew");
+  EXPECT_TRUE(anew->write([](State&) {}));
 }
 
 TEST(World, WaitingEndsWithAChangeByAnotherProcessOrInTime) {

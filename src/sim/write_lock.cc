@@ -67,9 +67,11 @@ Status WriteLock::take(const std::string& path) {
   std::unique_lock no_fork(descriptor_mutex);
   const int fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0)
-    return fail(errno == ENOENT ? Code::kNotFound : Code::kNoPermission,
-                "simulated node: world file {}: cannot be locked for writing: {}; the node was "
-                "removed, or this process can no longer reach it",
+    return fail(errno == ENOENT || errno == ENOTDIR                   ? Code::kNotFound
+                : errno == EACCES || errno == EPERM || errno == EROFS ? Code::kNoPermission
+                                                                      : Code::kFailed,
+                "simulated node: world file {}: cannot be opened for writing: {}; see that the "
+                "node still stands there and that everybody may write to it",
                 path, std::strerror(errno));
   if (!remember(fd, at_)) {
     close(fd);
