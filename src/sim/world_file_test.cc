@@ -23,7 +23,6 @@ struct Damage {
 };
 
 TEST(WorldFile, RefusesWhatIsNotWholeAndSaysWhy) {
-  const std::string again = "; remove the node's folder and make it anew with gpuslice-sim create";
   const std::vector<Damage> damages = {
       {"magic", 0, "G", "it does not begin as a world file does"},
       {"format", 16, "\x09", "it is of format 9 where this version reads 1"},
@@ -46,8 +45,11 @@ TEST(WorldFile, RefusesWhatIsNotWholeAndSaysWhy) {
     const auto world = World::open(folder.path());
     ASSERT_FALSE(world);
     EXPECT_EQ(world.error().code, Code::kCorrupt);
-    EXPECT_EQ(world.error().text(),
-              "simulated node: world file " + path + ": refused: " + damage.cause + again);
+    EXPECT_EQ(
+        world.error().text(),
+        fmt::format("simulated node: world file {}: refused: {}; remove the node's folder and "
+                    "make it anew with gpuslice-sim create",
+                    path, damage.cause));
   }
 }
 

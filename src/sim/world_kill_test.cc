@@ -308,7 +308,7 @@ int repartition(const std::string& root) {
 
 TEST(KillTrees, ADeathAtAnyStepIsMendedByTheNextWriter) {
   const TempFolder folder;
-  const std::string root = folder.path();
+  const std::string& root = folder.path();
   ASSERT_EQ(mkdir((root + "/dev").c_str(), 0755), 0);
   std::ofstream(root + "/dev/.gpuslice-node").flush();  // as lay_driver_files() leaves it
   NodeOptions options;
