@@ -1,10 +1,19 @@
 #include "sim/testing.h"
 
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+
+#include "sim/abort_point.h"
 
 namespace gpuslice::sim {
 
@@ -44,6 +53,55 @@ uint64_t bump(World& world) {
   const Result<uint64_t> now =
       world.write([](State& state) { return ++state.gpus[0].calls.create_gi.ok; });
   return now ? *now : 0;
+}
+
+namespace {
+
+// A test is one thread where it counts its abort points.
+int points_left = 0;
+std::multiset<std::string>* names_met = nullptr;
+
+void at_abort_point(const char* what) {
+  if (names_met != nullptr) names_met->insert(what);
+  if (points_left <= 0) return;
+  --points_left;
+  if (points_left == 0) raise(SIGKILL);
+}
+
+}  // namespace
+
+void die_at_abort_point(int n) {
+  points_left = n;
+  set_abort_point_hook(at_abort_point);
+}
+
+void collect_abort_points(std::multiset<std::string>& names) {
+  names_met = &names;
+  set_abort_point_hook(at_abort_point);
+}
+
+int run_walled_in(const std::function<int()>& body) {
+  const pid_t outer = fork_child([&] {
+    int flags = CLONE_NEWPID | CLONE_NEWNS;
+    if (geteuid() != 0) flags |= CLONE_NEWUSER;
+    if (unshare(flags) != 0) {
+      std::fprintf(stderr,
+                   "sim test: cannot make PID and mount namespaces: %s; run as root or allow "
+                   "user namespaces\n",
+                   std::strerror(errno));
+      return 77;
+    }
+    return wait_child(fork_child([&] {
+      if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 78;
+      return wait_child(fork_child(body));
+    }));
+  });
+  return wait_child(outer);
+}
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 TempFolder::TempFolder() {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,19 @@ class TempFolder {
 [[nodiscard]] pid_t fork_child(const std::function<int()>& body);
 // The exit status of a child; 128 + signal when one killed it.
 [[nodiscard]] int wait_child(pid_t pid);
+
+inline constexpr int kKilled = 128 + 9;  // as wait_child() says it
+// Lets this process die by SIGKILL at its n-th abort point from now.
+void die_at_abort_point(int n);
+// Writes down the abort points that this process meets from now on.
+void collect_abort_points(std::multiset<std::string>& names);
+
+// Runs `body` as an ordinary process in PID and mount namespaces of its own (not as their init,
+// which cannot be killed from inside). Says how it ended, as wait_child() does; 77 and a sentence
+// on stderr where this machine allows no namespaces.
+[[nodiscard]] int run_walled_in(const std::function<int()>& body);
+
+[[nodiscard]] std::string read_text(const std::string& path);
 
 // A piece of work of `client`, in the first free place. False when there is none.
 bool put_work(State& state, uint16_t client, uint8_t gpu, uint8_t gi, uint8_t ci);

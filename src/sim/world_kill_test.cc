@@ -16,9 +16,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
-#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -26,7 +24,6 @@
 #include "base/random.h"
 #include "sim/abort_point.h"
 #include "sim/testing.h"
-#include "sim/trees.h"
 #include "sim/world.h"
 
 namespace gpuslice::sim {
@@ -56,22 +53,6 @@ Status test_sync_trees(const std::string& root, const State& state) {
 
 constexpr WriteHooks kHooks{
     .settle = nullptr, .tree_key = test_tree_key, .sync_trees = test_sync_trees};
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-// Which abort point of this process is the last; the names of those met, for the count.
-int points_left = -1;
-std::multiset<std::string>* met = nullptr;
-
-void die_when_it_is_time(const char* what) {
-  if (met != nullptr) met->insert(what);
-  if (points_left <= 0) return;
-  --points_left;
-  if (points_left == 0) raise(SIGKILL);
-}
 
 Status bump_pair(World& world) {
   return world.write([](State& state) {
@@ -140,8 +121,7 @@ class Kill : public testing::Test {
 int count_points(const std::string& root) {
   const pid_t child = fork_child([&] {
     std::multiset<std::string> names;
-    met = &names;
-    set_abort_point_hook(die_when_it_is_time);
+    collect_abort_points(names);
     if (live_a_life(root) != 0) return 0;
     for (const char* kind :
          {"lock: taken", "clients: lock a slot", "state: copy", "state: checksum",
@@ -153,33 +133,8 @@ int count_points(const std::string& root) {
   return wait_child(child);
 }
 
-// Runs `body` as an ordinary process in PID and mount namespaces of its own (not as their init,
-// which cannot be killed from inside). Says how it ended, as wait_child() does.
-int run_walled_in(const std::function<int()>& body) {
-  const pid_t outer = fork_child([&] {
-    int flags = CLONE_NEWPID | CLONE_NEWNS;
-    if (geteuid() != 0) flags |= CLONE_NEWUSER;
-    if (unshare(flags) != 0) {
-      std::fprintf(
-          stderr,
-          "world_kill_test: cannot make PID and mount namespaces: %s; run as root or allow "
-          "user namespaces\n",
-          std::strerror(errno));
-      return 77;
-    }
-    return wait_child(fork_child([&] {
-      if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 78;
-      return wait_child(fork_child(body));
-    }));
-  });
-  return wait_child(outer);
-}
-
-constexpr int kKilled = 128 + SIGKILL;
-
 int die_at(const std::string& root, int point) {
-  points_left = point;
-  set_abort_point_hook(die_when_it_is_time);
+  die_at_abort_point(point);
   return live_a_life(root);
 }
 
@@ -257,98 +212,6 @@ TEST_F(Kill, PidsAreSeenInTheAskersNamespace) {
   inside.join();
   for (const int fd : {ready[0], ready[1], done[0], done[1]}) close(fd);
   world_->detach();
-}
-
-// --- the driver's own files ---
-
-// All that is below the folders that belong to the driver: paths, and what files and links say.
-std::map<std::string, std::string> on_disk(const std::string& root) {
-  namespace fs = std::filesystem;
-  std::map<std::string, std::string> found;
-  for (const char* owned : {"dev", "proc", "sys/bus/pci/devices", "sys/devices"})
-    for (const auto& entry : fs::recursive_directory_iterator(root + "/" + owned)) {
-      const std::string path = entry.path().string().substr(root.size() + 1);
-      if (entry.is_symlink()) {
-        found[path] = "-> " + fs::read_symlink(entry.path()).string();
-      } else if (entry.is_regular_file()) {
-        found[path] = read_text(entry.path().string());
-      } else if (!entry.is_directory()) {
-        found[path] = "node";
-      }
-    }
-  return found;
-}
-
-std::map<std::string, std::string> as_it_should_be(const State& state, bool nodes) {
-  std::map<std::string, std::string> wanted;
-  for (const auto& [path, entry] : tree_of(state)) {
-    if (entry.kind == TreeEntry::Kind::kLink) wanted[path] = "-> " + entry.text;
-    if (entry.kind == TreeEntry::Kind::kFile) wanted[path] = entry.text;
-    if (entry.kind == TreeEntry::Kind::kNode) wanted[path] = nodes ? "node" : "";
-  }
-  return wanted;
-}
-
-// Makes an instance with a compute instance on GPU 1, or takes it away again.
-int repartition(const std::string& root) {
-  const auto world = World::open(root);
-  if (!world) return 1;
-  const Status done = (*world)->write([](State& state) {
-    uint8_t gi = 1, ci = 0;
-    if (state.gpus[1].gis[1].live) {
-      (void)destroy_ci(state, 1, gi, ci, kRoot);
-      (void)destroy_gi(state, 1, gi, kRoot);
-    } else {
-      (void)create_gi(state, 1, ProfileId{9}, Placement{0, 4}, kRoot, gi);
-      (void)create_ci(state, 1, gi, 2, std::nullopt, kRoot, ci);
-    }
-  });
-  return done ? 0 : 2;
-}
-
-TEST(KillTrees, ADeathAtAnyStepIsMendedByTheNextWriter) {
-  const TempFolder folder;
-  const std::string& root = folder.path();
-  ASSERT_EQ(mkdir((root + "/dev").c_str(), 0755), 0);
-  std::ofstream(root + "/dev/.gpuslice-node").flush();  // as lay_driver_files() leaves it
-  NodeOptions options;
-  for (int i = 0; i < 4; ++i) options.gpus.push_back({"H100-80GB-SXM", Sweep::kPlain});
-  const auto world = must(World::create(root, options));
-  const Result<Ret> on = world->write([](State& state) {
-    Ret activation = Ret::kUnknown;
-    return set_mig_mode(state, 1, true, kRoot, activation);
-  });
-  ASSERT_TRUE(on && *on == Ret::kSuccess);
-  const bool nodes = on_disk(root).at("dev/nvidia0") == "node";
-  ASSERT_EQ(on_disk(root), as_it_should_be(*world->snapshot(), nodes));
-
-  int killed = 0;
-  for (int life = 0; life < 2; ++life) {
-    for (int point = 1;; ++point) {
-      SCOPED_TRACE("life " + std::to_string(life) + " point " + std::to_string(point));
-      ASSERT_LT(point, 400);
-      const bool before = world->snapshot()->gpus[1].gis[1].live != 0;
-      const int ended = wait_child(fork_child([&] {
-        points_left = point;
-        set_abort_point_hook(die_when_it_is_time);
-        return repartition(root);
-      }));
-      alarm(60);
-      ASSERT_TRUE(world->write([](State&) {}));
-      alarm(0);
-      const std::shared_ptr<const State> state = world->snapshot();
-      ASSERT_EQ(state->gpus[1].gis[1].live, state->gpus[1].gis[1].cis[0].live) << "torn";
-      ASSERT_EQ(on_disk(root), as_it_should_be(*state, nodes));
-      if (ended == 0) break;
-      ASSERT_EQ(ended, kKilled);
-      ++killed;
-      // Every point is met from the same side.
-      if ((state->gpus[1].gis[1].live != 0) != before) {
-        ASSERT_EQ(repartition(root), 0);
-      }
-    }
-  }
-  EXPECT_GT(killed, 40);
 }
 
 TEST_F(Kill, NoUpdateIsLostWhenProcessesDieAtRandom) {
