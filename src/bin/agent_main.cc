@@ -33,6 +33,10 @@ constexpr Duration kDriverFarewell = std::chrono::milliseconds(500);
 // Samples younger than this are shown again.
 constexpr Duration kSamplesFresh = std::chrono::seconds(2);
 
+// After an Allocate the ledger is written and the page renewed this much later: a burst of pods
+// makes one such change, and does not wait for it.
+constexpr Duration kLedgerDelay = std::chrono::milliseconds(50);
+
 Level level_of(const std::string& name) {
   if (name == "debug") return Level::kDebug;
   if (name == "warning") return Level::kWarning;
@@ -88,6 +92,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::unique_ptr<host::PathWatch> config_watch_;
   std::map<std::string, std::unique_ptr<host::PathWatch>> socket_watches_;  // by path
   host::EventLoop::Token next_reconcile_;
+  host::EventLoop::Token ledger_due_;
   MonotonicTime next_at_ = MonotonicTime::max();
 };
 
@@ -141,6 +146,7 @@ bool NodeAgent::stop() {
   config_watch_.reset();
   signals_.reset();
   next_reconcile_.reset();
+  ledger_due_.reset();
   // Streams and sockets go whatever the driver does.
   agent_.reset();
   kubelet_.reset();
@@ -229,8 +235,10 @@ void NodeAgent::on_signal(int signal) {
 void NodeAgent::poke() {
   if (poked_.exchange(true)) return;
   const bool posted = loop_.post([this] {
-    poked_.store(false);
-    reconcile_soon();
+    ledger_due_ = loop_.after(kLedgerDelay, [this] {
+      poked_.store(false);
+      reconcile_soon();
+    });
   });
   if (!posted) poked_.store(false);  // the next Allocate tries again
 }

@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 
 Status os_error(const std::string& what) {
   const int error = errno;
-  return fail(error == EPERM || error == EACCES ? Code::kNoPermission : Code::kFailed, "private view: cannot {}: {}", what, std::strerror(error));
+  return fail(error == EPERM || error == EACCES ? Code::kNoPermission : Code::kFailed,
+              "private view: cannot {}: {}", what, std::strerror(error));
 }
 
 Status write_text(const char* path, const std::string& text) {
@@ -38,22 +39,29 @@ Status new_namespace() {
   const gid_t gid = ::getegid();
   if (::unshare(CLONE_NEWNS) != 0) {
     if (errno != EPERM || ::unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
-      return fail(Code::kNoPermission, "private view: this kernel gives neither a mount namespace nor a user namespace ({}); run it as root", std::strerror(errno));
+      return fail(Code::kNoPermission,
+                  "private view: this kernel gives neither a mount namespace nor a user namespace "
+                  "({}); run it as root",
+                  std::strerror(errno));
     (void)write_text("/proc/self/setgroups", "deny");
     TRY(write_text("/proc/self/uid_map", fmt::format("{} {} 1\n", uid, uid)));
     TRY(write_text("/proc/self/gid_map", fmt::format("{} {} 1\n", gid, gid)));
   }
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return os_error("make mounts private");
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+    return os_error("make mounts private");
   return {};
 }
 
 Status tmpfs(const std::string& at) {
-  if (::mount("tmpfs", at.c_str(), "tmpfs", MS_NOSUID, "mode=0755,size=4m") != 0) return os_error("mount a tmpfs on " + at);
+  if (::mount("tmpfs", at.c_str(), "tmpfs", MS_NOSUID, "mode=0755,size=4m") != 0)
+    return os_error("mount a tmpfs on " + at);
   return {};
 }
 
 Status bind(const std::string& from, const std::string& at, bool recursive) {
-  if (::mount(from.c_str(), at.c_str(), nullptr, MS_BIND | (recursive ? static_cast<unsigned long>(MS_REC) : 0UL), nullptr) != 0) return os_error("bind " + from + " over " + at);
+  if (::mount(from.c_str(), at.c_str(), nullptr,
+              MS_BIND | (recursive ? static_cast<unsigned long>(MS_REC) : 0UL), nullptr) != 0)
+    return os_error("bind " + from + " over " + at);
   return {};
 }
 
@@ -69,7 +77,8 @@ std::vector<std::string> all_nodes(const std::string& dev) {
   return out;
 }
 
-Status bind_nodes(const std::string& from, const std::vector<std::string>& nodes, const std::string& at) {
+Status bind_nodes(const std::string& from, const std::vector<std::string>& nodes,
+                  const std::string& at) {
   for (const std::string& node : nodes) {
     const std::string target = at + "/" + node;
     std::error_code ec;
@@ -83,7 +92,8 @@ Status bind_nodes(const std::string& from, const std::vector<std::string>& nodes
   return {};
 }
 
-// Covers `folder` by a tmpfs that has links to everything that was there, but for names that start with `but`.
+// Covers `folder` by a tmpfs that has links to everything that was there, but for names that start
+// with `but`.
 Status cover(const std::string& folder, const std::string& hidden, std::string_view but) {
   std::error_code ec;
   fs::create_directories(hidden, ec);
@@ -92,7 +102,8 @@ Status cover(const std::string& folder, const std::string& hidden, std::string_v
   for (const auto& entry : fs::directory_iterator(hidden, ec)) {
     const std::string name = entry.path().filename().string();
     if (!but.empty() && name.starts_with(but)) continue;
-    if (::symlink((hidden + "/" + name).c_str(), (folder + "/" + name).c_str()) != 0) return os_error("link " + folder + "/" + name);
+    if (::symlink((hidden + "/" + name).c_str(), (folder + "/" + name).c_str()) != 0)
+      return os_error("link " + folder + "/" + name);
   }
   return {};
 }
@@ -107,7 +118,8 @@ struct Place {
   std::string what;
 };
 
-Status system_paths(const View& view, const std::string& work, const std::vector<std::string>& nodes, std::vector<std::string>& left_out) {
+Status system_paths(const View& view, const std::string& work,
+                    const std::vector<std::string>& nodes, std::vector<std::string>& left_out) {
   TRY(cover("/dev", work + "/dev", "nvidia"));
   TRY(bind_nodes(view.root + "/dev", nodes, "/dev"));
   if (is_folder("/proc/driver")) {
@@ -115,7 +127,8 @@ Status system_paths(const View& view, const std::string& work, const std::vector
     for (const char* name : {"nvidia", "nvidia-caps"}) {
       std::error_code ec;
       fs::create_directory(std::string("/proc/driver/") + name, ec);
-      if (is_folder(view.root + "/proc/driver/" + name)) TRY(bind(view.root + "/proc/driver/" + name, std::string("/proc/driver/") + name, true));
+      if (is_folder(view.root + "/proc/driver/" + name))
+        TRY(bind(view.root + "/proc/driver/" + name, std::string("/proc/driver/") + name, true));
     }
   } else {
     left_out.emplace_back("/proc/driver");
@@ -136,7 +149,8 @@ Status system_paths(const View& view, const std::string& work, const std::vector
     const std::string target = fs::canonical(entry.path(), ec).string();
     const std::string at = "/sys/bus/pci/devices/" + entry.path().filename().string();
     ::unlink(at.c_str());
-    if (!target.empty() && ::symlink(target.c_str(), at.c_str()) != 0) return os_error("link " + at);
+    if (!target.empty() && ::symlink(target.c_str(), at.c_str()) != 0)
+      return os_error("link " + at);
   }
   return {};
 }
@@ -154,7 +168,8 @@ Status enter_view(const View& view, std::vector<std::string>* left_out) {
   const std::vector<std::string> nodes = view.nodes.value_or(all_nodes(dev));
   std::vector<std::string> ignored;
   // The system's places first: they are bound from the node's own dev, which is covered last.
-  if (view.system_paths) TRY(system_paths(view, work, nodes, left_out != nullptr ? *left_out : ignored));
+  if (view.system_paths)
+    TRY(system_paths(view, work, nodes, left_out != nullptr ? *left_out : ignored));
   if (!view.nodes) return {};
   const std::string original = work + "/node-dev";
   fs::create_directories(original, ec);

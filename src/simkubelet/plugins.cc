@@ -1,0 +1,268 @@
+#include "simkubelet/plugins.h"
+
+#include <grpcpp/grpcpp.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <list>
+#include <mutex>
+#include <thread>
+
+#include "deviceplugin/api.grpc.pb.h"
+#include "podresources/api.grpc.pb.h"
+
+namespace gpuslice::simkubelet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr auto kCallDeadline = std::chrono::seconds(10);
+
+MonotonicTime now() {
+  timespec ts{};
+  ::clock_gettime(CLOCK_MONOTONIC, &ts);
+  return MonotonicTime(std::chrono::seconds(ts.tv_sec) + std::chrono::nanoseconds(ts.tv_nsec));
+}
+
+void wait(Duration d) {
+  if (d.count() <= 0) return;
+  timespec left{static_cast<time_t>(d.count() / 1'000'000'000),
+                static_cast<long>(d.count() % 1'000'000'000)};
+  while (::nanosleep(&left, &left) != 0) {
+  }
+}
+
+// One plugin's connection: a thread that reads its ListAndWatch stream until it ends or is
+// replaced.
+class Stream {
+ public:
+  Stream(const std::string& socket, std::string resource, uint64_t life, Node& node)
+      : node_(node), resource_(std::move(resource)), life_(life) {
+    grpc::ChannelArguments args;
+    args.SetMaxReceiveMessageSize(4 * 1024 * 1024);
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    stub_ = v1beta1::DevicePlugin::NewStub(
+        grpc::CreateCustomChannel("unix://" + socket, grpc::InsecureChannelCredentials(), args));
+    thread_ = std::thread([this] { read(); });
+  }
+  ~Stream() {
+    context_.TryCancel();
+    thread_.join();
+  }
+  [[nodiscard]] const std::string& resource() const { return resource_; }
+
+ private:
+  void read() {
+    context_.set_wait_for_ready(false);
+    const auto reader = stub_->ListAndWatch(&context_, v1beta1::Empty());
+    v1beta1::ListAndWatchResponse message;
+    while (reader->Read(&message)) {
+      std::vector<DeviceSeen> devices;
+      for (const v1beta1::Device& device : message.devices())
+        devices.push_back({device.id(), device.health() == "Healthy"});
+      if (!check_devices(devices)) continue;
+      if (!node_.devices(resource_, life_, devices)) break;
+    }
+    context_.TryCancel();
+    (void)reader->Finish();
+    node_.stream_ended(resource_, life_, now());
+  }
+
+  Node& node_;
+  std::string resource_;
+  uint64_t life_;
+  std::unique_ptr<v1beta1::DevicePlugin::Stub> stub_;
+  grpc::ClientContext context_;
+  std::thread thread_;
+};
+
+class GrpcPlugins final : public Plugins,
+                          v1beta1::Registration::Service,
+                          v1::PodResourcesLister::Service {
+ public:
+  GrpcPlugins(Options options, Node& node) : options_(std::move(options)), node_(node) {}
+  ~GrpcPlugins() override { stop(); }
+
+  Status serve() {
+    std::error_code ec;
+    for (const char* folder : {"/device-plugins", "/pod-resources"}) {
+      fs::create_directories(options_.dir + folder, ec);
+      if (ec)
+        return fail(Code::kNoPermission, "{}{}: cannot make the folder: {}", options_.dir, folder,
+                    ec.message());
+    }
+    // A kubelet removes every socket in its folder when it starts.
+    for (const auto& entry : fs::directory_iterator(options_.dir + "/device-plugins", ec))
+      if (entry.is_socket(ec)) fs::remove(entry.path(), ec);
+    fs::remove(pods_socket(), ec);
+    if (registration_socket().size() > 107)
+      return fail(Code::kUsage,
+                  "--dir {}: too long: a socket's path has at most 107 characters, and {} has {}",
+                  options_.dir, registration_socket(), registration_socket().size());
+    grpc::ServerBuilder builder;
+    builder.SetMaxReceiveMessageSize(16 * 1024 * 1024);
+    builder.AddListeningPort("unix://" + registration_socket(), grpc::InsecureServerCredentials());
+    builder.AddListeningPort("unix://" + pods_socket(), grpc::InsecureServerCredentials());
+    builder.RegisterService(static_cast<v1beta1::Registration::Service*>(this));
+    builder.RegisterService(static_cast<v1::PodResourcesLister::Service*>(this));
+    server_ = builder.BuildAndStart();
+    if (!server_) return fail(Code::kFailed, "{}: cannot serve on the sockets there", options_.dir);
+    return {};
+  }
+
+  Status restart() override {
+    stop();
+    node_.restart();
+    return serve();
+  }
+
+  Result<std::vector<std::string>> preferred(const std::string& endpoint,
+                                             const std::vector<std::string>& available,
+                                             uint32_t count) override {
+    v1beta1::PreferredAllocationRequest request;
+    auto* container = request.add_container_requests();
+    for (const std::string& id : available) container->add_available_deviceids(id);
+    container->set_allocation_size(static_cast<int32_t>(count));
+    v1beta1::PreferredAllocationResponse response;
+    wait(options_.latency);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+    const grpc::Status status =
+        stub(endpoint)->GetPreferredAllocation(&context, request, &response);
+    if (!status.ok())
+      return fail(Code::kFailed, "GetPreferredAllocation: {}", status.error_message());
+    if (response.container_responses_size() != 1)
+      return fail(Code::kFailed, "GetPreferredAllocation: {} answers for one container",
+                  response.container_responses_size());
+    const auto& ids = response.container_responses(0).deviceids();
+    return std::vector<std::string>(ids.begin(), ids.end());
+  }
+
+  Result<Allocated> allocate(const std::string& endpoint,
+                             const std::vector<std::string>& ids) override {
+    v1beta1::AllocateRequest request;
+    auto* container = request.add_container_requests();
+    for (const std::string& id : ids) container->add_devices_ids(id);
+    v1beta1::AllocateResponse response;
+    wait(options_.latency);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
+    const grpc::Status status = stub(endpoint)->Allocate(&context, request, &response);
+    if (!status.ok())
+      return fail(Code::kFailed, "rpc error: code = {} desc = {}",
+                  static_cast<int>(status.error_code()), status.error_message());
+    if (response.container_responses_size() != 1)
+      return fail(Code::kFailed, "Allocate: {} answers for one container",
+                  response.container_responses_size());
+    const auto& answer = response.container_responses(0);
+    Allocated out;
+    out.envs.insert(answer.envs().begin(), answer.envs().end());
+    for (const auto& mount : answer.mounts())
+      out.mounts.push_back({mount.container_path(), mount.host_path(), mount.read_only()});
+    for (const auto& device : answer.devices()) out.device_nodes.push_back(device.container_path());
+    for (const auto& cdi : answer.cdi_devices()) out.cdi_devices.push_back(cdi.name());
+    return out;
+  }
+
+ private:
+  std::string registration_socket() const { return options_.dir + "/device-plugins/kubelet.sock"; }
+  std::string pods_socket() const { return options_.dir + "/pod-resources/kubelet.sock"; }
+
+  std::unique_ptr<v1beta1::DevicePlugin::Stub> stub(const std::string& endpoint) {
+    grpc::ChannelArguments args;
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return v1beta1::DevicePlugin::NewStub(
+        grpc::CreateCustomChannel("unix://" + options_.dir + "/device-plugins/" + endpoint,
+                                  grpc::InsecureChannelCredentials(), args));
+  }
+
+  void stop() {
+    if (server_) {
+      server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+      server_->Wait();
+      server_.reset();
+    }
+    std::list<std::unique_ptr<Stream>> streams;
+    {
+      const std::lock_guard lock(mutex_);
+      streams.swap(streams_);
+    }
+    streams.clear();
+  }
+
+  grpc::Status Register(grpc::ServerContext*, const v1beta1::RegisterRequest* request,
+                        v1beta1::Empty*) override {
+    wait(options_.latency);
+    const auto life =
+        node_.registered({request->version(), request->endpoint(), request->resource_name(),
+                          request->options().get_preferred_allocation_available()});
+    if (!life) return {grpc::StatusCode::INVALID_ARGUMENT, life.error().message};
+    const std::string socket = options_.dir + "/device-plugins/" + request->endpoint();
+    std::list<std::unique_ptr<Stream>> old;
+    const std::lock_guard lock(mutex_);
+    for (auto it = streams_.begin(); it != streams_.end();) {
+      const auto next = std::next(it);
+      if ((*it)->resource() == request->resource_name()) old.splice(old.end(), streams_, it);
+      it = next;
+    }
+    streams_.push_back(std::make_unique<Stream>(socket, request->resource_name(), *life, node_));
+    return grpc::Status::OK;
+  }
+
+  grpc::Status List(grpc::ServerContext*, const v1::ListPodResourcesRequest*,
+                    v1::ListPodResourcesResponse* response) override {
+    for (const Pod& pod : node_.pods())
+      if (pod.phase == "Running" || (pod.phase == "Pending" && !pod.device_ids.empty()))
+        fill(pod, *response->add_pod_resources());
+    return grpc::Status::OK;
+  }
+  grpc::Status Get(grpc::ServerContext*, const v1::GetPodResourcesRequest* request,
+                   v1::GetPodResourcesResponse* response) override {
+    for (const Pod& pod : node_.pods()) {
+      if (pod.name != request->pod_name() || request->pod_namespace() != "default") continue;
+      fill(pod, *response->mutable_pod_resources());
+      return grpc::Status::OK;
+    }
+    return {grpc::StatusCode::NOT_FOUND, "pod not found"};
+  }
+  grpc::Status GetAllocatableResources(grpc::ServerContext*, const v1::AllocatableResourcesRequest*,
+                                       v1::AllocatableResourcesResponse* response) override {
+    for (const std::string& name : node_.resource_names()) {
+      const auto choice = node_.choice(name, 0);
+      if (!choice) continue;
+      auto* devices = response->add_devices();
+      devices->set_resource_name(name);
+      for (const std::string& id : choice->free) devices->add_device_ids(id);
+    }
+    return grpc::Status::OK;
+  }
+
+  static void fill(const Pod& pod, v1::PodResources& out) {
+    out.set_name(pod.name);
+    out.set_namespace_("default");
+    auto* container = out.add_containers();
+    container->set_name("main");
+    for (const auto& [resource, ids] : pod.device_ids) {
+      auto* devices = container->add_devices();
+      devices->set_resource_name(resource);
+      for (const std::string& id : ids) devices->add_device_ids(id);
+    }
+  }
+
+  Options options_;
+  Node& node_;
+  std::unique_ptr<grpc::Server> server_;
+  std::mutex mutex_;
+  std::list<std::unique_ptr<Stream>> streams_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Plugins>> Plugins::start(const Options& options, Node& node) {
+  auto plugins = std::make_unique<GrpcPlugins>(options, node);
+  TRY(plugins->serve());
+  return std::unique_ptr<Plugins>(std::move(plugins));
+}
+
+}  // namespace gpuslice::simkubelet

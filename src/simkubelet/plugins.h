@@ -1,0 +1,50 @@
+#pragma once
+
+// The gRPC side of the stand-in: the Registration and pod-resources services, and a connection to
+// each plugin.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "simkubelet/node.h"
+
+namespace gpuslice::simkubelet {
+
+// What a plugin answered to Allocate, of one container.
+struct Allocated {
+  std::map<std::string, std::string> envs;
+  struct Mount {
+    std::string container_path, host_path;
+    bool read_only = false;
+  };
+  std::vector<Mount> mounts;
+  std::vector<std::string> device_nodes;  // container paths
+  std::vector<std::string> cdi_devices;
+};
+
+class Plugins {
+ public:
+  struct Options {
+    std::string dir;     // laid out like /var/lib/kubelet
+    Duration latency{};  // added to each call of ours
+  };
+  // Makes the folders, removes the sockets that lie there (as a kubelet does at start), and serves.
+  [[nodiscard]] static Result<std::unique_ptr<Plugins>> start(const Options& options, Node& node);
+  virtual ~Plugins() = default;
+  Plugins(const Plugins&) = delete;
+  Plugins& operator=(const Plugins&) = delete;
+
+  // Ends all streams, wipes the socket folder and serves anew; pods stay.
+  [[nodiscard]] virtual Status restart() = 0;
+  [[nodiscard]] virtual Result<std::vector<std::string>> preferred(
+      const std::string& endpoint, const std::vector<std::string>& available, uint32_t count) = 0;
+  [[nodiscard]] virtual Result<Allocated> allocate(const std::string& endpoint,
+                                                   const std::vector<std::string>& ids) = 0;
+
+ protected:
+  Plugins() = default;
+};
+
+}  // namespace gpuslice::simkubelet
