@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <functional>
@@ -74,12 +75,10 @@ void add_create(CLI::App& app, Verbs& v, Action& action) {
 }
 
 void add_node_verbs(CLI::App& app, Verbs& v, Action& action) {
-  auto* exec = app.add_subcommand("exec", "run a program on the node");
+  auto* exec = app.add_subcommand("exec", "run a program on the node: exec --root DIR -- CMD…");
   exec->add_option("--root", v.exec.root)->required();
   exec->add_flag("--private-mounts", v.exec.private_mounts,
                  "put the node's files in the system's places, for this program alone");
-  exec->add_option("command", v.exec.command, "after --")->required();
-  exec->positionals_at_end();
   exec->callback([&] { action = [&] { return bin::sim_exec(v.exec); }; });
   auto* show = app.add_subcommand("show", "the world as it is, as JSON");
   show->add_option("--root", v.root)->required();
@@ -158,13 +157,12 @@ void add_kubelet_verbs(CLI::App& app, Verbs& v, Action& action) {
   auto* pod = app.add_subcommand("pod", "pods of the stand-in: run, rm, ls, exec");
   pod->add_option("--dir", v.dir)->required();
   pod->require_subcommand(1);
-  auto* run = pod->add_subcommand("run", "start pods");
+  auto* run = pod->add_subcommand("run", "start pods: run NAME --request … [-- CMD…]");
   run->add_option("name", v.run.name)->required();
   run->add_option("--request", v.requests, "nvidia.com/gpu=1")->required();
   run->add_option("--count", v.run.count, "NAME-0, NAME-1 …")->check(CLI::Range(1, 1000));
   run->add_option("--work", v.run.work, "arguments of `gpuslice-sim work`");
   run->add_option("--timeout", v.timeout, "until it runs")->capture_default_str();
-  run->add_option("command", v.run.command, "after --, instead of work");
   run->callback([&] {
     action = [&]() -> Result<int> {
       v.run.dir = v.dir;
@@ -183,9 +181,8 @@ void add_kubelet_verbs(CLI::App& app, Verbs& v, Action& action) {
   auto* ls = pod->add_subcommand("ls", "pods and what they hold");
   ls->add_option("-o,--output", v.pod_output)->check(CLI::IsMember({"json", "table"}));
   ls->callback([&] { action = [&] { return kubelet::run_pod_ls(v.dir, v.pod_output); }; });
-  auto* exec = pod->add_subcommand("exec", "run a command in a pod");
+  auto* exec = pod->add_subcommand("exec", "run a command in a pod: exec NAME -- CMD…");
   exec->add_option("name", v.pod)->required();
-  exec->add_option("command", v.command, "after --");
   exec->callback([&] { action = [&] { return kubelet::run_pod_exec(v.dir, v.pod, v.command); }; });
   auto* node = app.add_subcommand("node", "capacity and allocatable as the stand-in sees them");
   node->add_option("--dir", v.dir)->required();
@@ -200,7 +197,6 @@ void add_kubelet_verbs(CLI::App& app, Verbs& v, Action& action) {
   container->add_option("--root", v.container.root);
   container->add_option("--node", v.container.nodes);
   container->add_option("--mount", v.container.mounts);
-  container->add_option("command", v.container.command);
   container->callback([&] {
     action = [&]() -> Result<int> {
       return std::unexpected(kubelet::become_container(v.container));
@@ -226,6 +222,14 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   Verbs verbs;
   Action action;
+  // What stands after -- is another program's command line and none of ours.
+  char** const dashes = std::find_if(
+      argv + 1, argv + argc, [](const char* word) { return std::string_view(word) == "--"; });
+  if (dashes != argv + argc) {
+    const std::vector<std::string> command(dashes + 1, argv + argc);
+    verbs.exec.command = verbs.run.command = verbs.command = verbs.container.command = command;
+    argc = static_cast<int>(dashes - argv);
+  }
   add_create(app, verbs, action);
   add_node_verbs(app, verbs, action);
   add_inject(app, verbs, action);

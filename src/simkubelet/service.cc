@@ -109,7 +109,8 @@ std::string Service::run_pod(const std::string& request) {
   wish.command = json.value("command", std::vector<std::string>());
   if (wish.command.empty()) {
     wish.command = {default_program(), "work"};
-    for (const std::string_view word : split(json.value("work", std::string()), ' '))
+    const std::string work = json.value("work", std::string());
+    for (const std::string_view word : split(work, ' '))
       if (!word.empty()) wish.command.emplace_back(word);
   }
   if (const Status added = node_.add_pod(pod); !added) return error_answer(added.error().message);
