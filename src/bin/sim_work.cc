@@ -51,7 +51,7 @@ std::vector<Target> visible_targets(const sim::State& state, const sim::Visibili
       out.push_back({gpu, sim::kNone, sim::kNone});
       continue;
     }
-    for (const sim::MigDevice& device : sim::mig_devices(state, gpu).span())
+    for (const sim::MigDevice& device : sim::mig_devices(state, gpu))
       if (visible.gi(minor, device.gi) && visible.ci(minor, device.gi, device.ci))
         out.push_back({gpu, device.gi, device.ci});
   }

@@ -40,7 +40,9 @@ struct MigDevice {
 struct MigDevices {
   std::array<MigDevice, kMaxMigDevices> device{};
   uint32_t count = 0;
-  [[nodiscard]] std::span<const MigDevice> span() const { return {device.data(), count}; }
+  // Itself a range, so that `for (… : mig_devices(…))` keeps it alive.
+  [[nodiscard]] const MigDevice* begin() const { return device.data(); }
+  [[nodiscard]] const MigDevice* end() const { return device.data() + count; }
 };
 
 // --- reading ---

@@ -33,7 +33,8 @@ class Layouts {
     for (size_t i = 0; i < board_->profiles.size(); ++i) {
       const gpu::Profile& profile = board_->profiles[i];
       if (!ids.empty() && !ids.contains(profile.id.value)) continue;
-      for (const Placement& at : profile.placements) options_.push_back({static_cast<uint8_t>(i), at});
+      for (const Placement& at : profile.placements)
+        options_.push_back({static_cast<uint8_t>(i), at});
     }
     walk(0, state_->gpus[0], {});
   }
@@ -190,7 +191,7 @@ TEST_P(RandomCalls, KeepTheInvariants) {
     // Every MIG device has a UUID of its own.
     std::set<std::string> uuids;
     const MigDevices devices = mig_devices(*state, 0);
-    for (const MigDevice& one : devices.span()) uuids.insert(mig_uuid(*state, 0, one.gi, one.ci));
+    for (const MigDevice& one : devices) uuids.insert(mig_uuid(*state, 0, one.gi, one.ci));
     ASSERT_EQ(uuids.size(), devices.count);
   }
 }

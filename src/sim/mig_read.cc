@@ -84,7 +84,7 @@ std::string mig_uuid(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci) {
 std::optional<Instance> find_mig_uuid(const State& state, std::string_view uuid) {
   for (uint32_t gpu = 0; gpu < state.node.gpu_count; ++gpu) {
     const MigDevices devices = mig_devices(state, gpu);
-    for (const MigDevice& one : devices.span())
+    for (const MigDevice& one : devices)
       if (mig_uuid(state, gpu, one.gi, one.ci) == uuid) return Instance{gpu, one.gi, one.ci};
   }
   return std::nullopt;

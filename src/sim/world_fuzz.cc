@@ -127,7 +127,7 @@ void use(const State& accepted) {
       (void)create_ci(state, gpu, gi, 0, std::nullopt, root, ci);
     }
     const MigDevices devices = mig_devices(state, gpu);
-    for (const MigDevice& one : devices.span()) {
+    for (const MigDevice& one : devices) {
       CHECK(mig_uuid(state, gpu, one.gi, one.ci).size() == 40, "a UUID");
       (void)destroy_ci(state, gpu, one.gi, one.ci, root);
     }

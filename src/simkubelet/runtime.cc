@@ -102,7 +102,7 @@ Result<std::vector<std::string>> nodes_of(const std::string& root,
     if (item == "all") {
       for (uint32_t gpu = 0; gpu < state->node.gpu_count; ++gpu) {
         nodes.push_back(fmt::format("nvidia{}", state->gpus[gpu].minor));
-        for (const sim::MigDevice& device : sim::mig_devices(*state, gpu).span())
+        for (const sim::MigDevice& device : sim::mig_devices(*state, gpu))
           add_mig(*state, gpu, device.gi, device.ci, nodes);
       }
     } else if (!add_one(*state, item, nodes)) {

@@ -455,7 +455,7 @@ NVML_API int nvmlDeviceGetMigDeviceHandleByIndex(Handle h, uint32_t index, Handl
     if (c.gpu().mig_current == 0) return Ret::kNotFound;
     if (index >= sim::max_mig_devices(c.state(), c.object.gpu)) return Ret::kInvalidArgument;
     uint32_t seen = 0;  // among those that the caller sees
-    for (const sim::MigDevice& device : sim::mig_devices(c.state(), c.object.gpu).span()) {
+    for (const sim::MigDevice& device : sim::mig_devices(c.state(), c.object.gpu)) {
       if (!visible_mig(c, c.object.gpu, device.gi, device.ci)) continue;
       if (seen++ != index) continue;
       *out = handle_of(c.state(), {Kind::kMig, c.object.gpu, device.gi, device.ci});
