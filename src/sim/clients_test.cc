@@ -13,6 +13,13 @@
 namespace gpuslice::sim {
 namespace {
 
+uint32_t used_slots_of(const World& world) {
+  const std::shared_ptr<const State> state = world.snapshot();
+  uint32_t used = 0;
+  for (const Client& client : state->clients) used += client.used;
+  return used;
+}
+
 TEST(Clients, AttachIsOncePerWorldAndGoesWithTheProcess) {
   const TempFolder folder;
   const auto world = must(World::create(folder.path(), four_a100()));
@@ -35,13 +42,9 @@ TEST(Clients, AttachIsOncePerWorldAndGoesWithTheProcess) {
   const std::vector<LiveClient> live = world->live_clients(*world->snapshot());
   ASSERT_EQ(live.size(), 1U) << "readers do not see the dead";
   EXPECT_EQ(live[0].slot, *slot);
-  uint32_t used = 0;
-  for (const Client& client : world->snapshot()->clients) used += client.used;
-  EXPECT_EQ(used, 2U);
+  EXPECT_EQ(used_slots_of(*world), 2U);
   ASSERT_TRUE(world->write([](State&) {}));
-  used = 0;
-  for (const Client& client : world->snapshot()->clients) used += client.used;
-  EXPECT_EQ(used, 1U) << "the next writer sweeps them";
+  EXPECT_EQ(used_slots_of(*world), 1U) << "the next writer sweeps them";
   world->detach();
   EXPECT_FALSE(world->attached());
   EXPECT_EQ(world->snapshot()->clients[*slot].used, 0);

@@ -104,7 +104,8 @@ class Kill : public testing::Test {
     EXPECT_EQ((*fresh)->snapshot()->gpus[3].calls.create_gi.ok, seen) << "torn";
     EXPECT_TRUE((*fresh)->live_clients(*(*fresh)->snapshot()).empty());
     ASSERT_TRUE((*fresh)->write([](State&) {}));
-    for (const Client& client : (*fresh)->snapshot()->clients) ASSERT_EQ(client.used, 0);
+    const std::shared_ptr<const State> swept = (*fresh)->snapshot();
+    for (const Client& client : swept->clients) ASSERT_EQ(client.used, 0);
     EXPECT_EQ(read_text(root() + "/trees/a"), std::to_string(seen));
     EXPECT_EQ(read_text(root() + "/trees/b"), std::to_string(seen));
     EXPECT_EQ(counter_of(*world_->snapshot()), seen) << "and this process sees the same";
