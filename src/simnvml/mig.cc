@@ -185,7 +185,9 @@ Ret create_gi(Call& c, uint32_t id, std::optional<sim::Placement> placement, Han
   });
   if (ret != Ret::kSuccess) return ret;
   c.snapshot = c.world.snapshot();
-  *out = handle_of(c.state(), {Kind::kGi, c.object.gpu, made});
+  const Object object{Kind::kGi, c.object.gpu, made};
+  *out = handle_of(c.state(), object);
+  hold(c, object);
   return Ret::kSuccess;
 }
 Ret caller_may_see_instances(const Call& c) {
@@ -225,8 +227,11 @@ NVML_API int nvmlDeviceGetGpuInstances(Handle h, uint32_t id, Handle* out, uint3
     uint32_t n = 0;
     // The array holds instanceCount handles: never more are written.
     for (uint8_t gi = 0; gi < sim::kMaxGis && n < p->max_instances; ++gi)
-      if (c.gpu().gis[gi].live != 0 && &sim::gi_profile(c.state(), c.object.gpu, gi) == p)
-        out[n++] = handle_of(c.state(), {Kind::kGi, c.object.gpu, gi});
+      if (c.gpu().gis[gi].live != 0 && &sim::gi_profile(c.state(), c.object.gpu, gi) == p) {
+        const Object object{Kind::kGi, c.object.gpu, gi};
+        out[n++] = handle_of(c.state(), object);
+        hold(c, object);
+      }
     *count = n;
     return Ret::kSuccess;
   });
@@ -236,7 +241,9 @@ NVML_API int nvmlDeviceGetGpuInstanceById(Handle h, uint32_t id, Handle* out) {
     if (out == nullptr) return Ret::kInvalidArgument;
     if (c.gpu().mig_current == 0) return Ret::kNotSupported;
     if (id >= sim::kMaxGis || c.gpu().gis[id].live == 0) return Ret::kNotFound;
-    *out = handle_of(c.state(), {Kind::kGi, c.object.gpu, static_cast<uint8_t>(id)});
+    const Object object{Kind::kGi, c.object.gpu, static_cast<uint8_t>(id)};
+    *out = handle_of(c.state(), object);
+    hold(c, object);
     return Ret::kSuccess;
   });
 }
@@ -358,7 +365,9 @@ Ret create_ci(Call& c, uint32_t profile, std::optional<sim::Placement> placement
   });
   if (ret != Ret::kSuccess) return ret;
   c.snapshot = c.world.snapshot();
-  *out = handle_of(c.state(), {Kind::kCi, c.object.gpu, c.object.gi, made});
+  const Object object{Kind::kCi, c.object.gpu, c.object.gi, made};
+  *out = handle_of(c.state(), object);
+  hold(c, object);
   return Ret::kSuccess;
 }
 Ret ci_info(const Call& c, CiInfo* out) {
@@ -407,8 +416,11 @@ NVML_API int nvmlGpuInstanceGetComputeInstances(Handle h, uint32_t profile, Hand
     uint32_t n = 0;
     for (uint8_t ci = 0; ci < sim::kMaxCis && n < p->max_instances; ++ci) {
       const sim::Ci& one = c.gpu().gis[c.object.gi].cis[ci];
-      if (one.live != 0 && one.profile == profile)
-        out[n++] = handle_of(c.state(), {Kind::kCi, c.object.gpu, c.object.gi, ci});
+      if (one.live != 0 && one.profile == profile) {
+        const Object object{Kind::kCi, c.object.gpu, c.object.gi, ci};
+        out[n++] = handle_of(c.state(), object);
+        hold(c, object);
+      }
     }
     *count = n;
     return Ret::kSuccess;
@@ -418,7 +430,9 @@ NVML_API int nvmlGpuInstanceGetComputeInstanceById(Handle h, uint32_t id, Handle
   return instance_call(__func__, h, Kind::kGi, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
     if (id >= sim::kMaxCis || c.gpu().gis[c.object.gi].cis[id].live == 0) return Ret::kNotFound;
-    *out = handle_of(c.state(), {Kind::kCi, c.object.gpu, c.object.gi, static_cast<uint8_t>(id)});
+    const Object object{Kind::kCi, c.object.gpu, c.object.gi, static_cast<uint8_t>(id)};
+    *out = handle_of(c.state(), object);
+    hold(c, object);
     return Ret::kSuccess;
   });
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "sim/clients.h"
 #include "sim/clock.h"
 
 namespace gpuslice::simnvml {
@@ -47,10 +48,23 @@ Session& session() {
   return *kSession;
 }
 
-constexpr uint32_t kTurns = 8;  // addresses of one object over its generations
+// Addresses of one object over its generations: a handle of an instance that is gone is taken for a
+// later one only if exactly a multiple of so many generations lies between. 8 MiB of address space,
+// never touched.
+constexpr uint32_t kTurns = 1024;
 constexpr uint32_t kMigSlots = kMaxGis * kMaxCis;
 constexpr uint32_t kObjectsOfGpu = 1 + kMigSlots + kMaxGis + kMigSlots;
 char g_handles[kMaxGpus * kObjectsOfGpu * kTurns];
+
+// The calls that the world counts, by name.
+std::optional<sim::Call> counted_call(std::string_view name) {
+  if (name.starts_with("nvmlDeviceCreateGpuInstance")) return sim::Call::kCreateGi;
+  if (name == "nvmlGpuInstanceDestroy") return sim::Call::kDestroyGi;
+  if (name.starts_with("nvmlGpuInstanceCreateComputeInstance")) return sim::Call::kCreateCi;
+  if (name == "nvmlComputeInstanceDestroy") return sim::Call::kDestroyCi;
+  if (name == "nvmlDeviceSetMigMode") return sim::Call::kSetMigMode;
+  return std::nullopt;
+}
 
 uint64_t generation_of(const sim::State& state, const Object& o) {
   const sim::Gpu& gpu = state.gpus[o.gpu];
@@ -230,14 +244,21 @@ Guard::Guard(const char* name, uint32_t gpu) {
   visible = &node->visible;
   snapshot = world->snapshot();
   ret = snapshot->node.driver_loaded != 0 ? Ret::kSuccess : Ret::kUnknown;
-  if (ret == Ret::kSuccess) strike_if_due(name, gpu, *this);
+  if (ret == Ret::kSuccess && name != nullptr) strike_if_due(name, gpu, *this);
 }
 
 void strike_if_due(const char* name, uint32_t gpu, Guard& guard) {
   if (guard.snapshot->faults.count == 0) return;
   const sim::CallSite site{name, gpu, ::getpid()};
   if (!sim::might_strike(*guard.snapshot, site)) return;
-  const auto struck = guard.world->write([&](sim::State& st) { return sim::strike(st, site); });
+  const auto struck = guard.world->write([&](sim::State& st) {
+    const std::optional<sim::Strike> one = sim::strike(st, site);
+    // What a fault answers was asked for all the same: `show` counts it.
+    const std::optional<sim::Call> call = counted_call(site.call);
+    if (one && one->kind == sim::FaultKind::kFail && call && gpu < st.node.gpu_count)
+      sim::count_call(st, gpu, *call, one->ret == Ret::kSuccess);
+    return one;
+  });
   guard.snapshot = guard.world->snapshot();
   if (!struck || !*struck) return;
   switch ((*struck)->kind) {
@@ -251,6 +272,21 @@ void strike_if_due(const char* name, uint32_t gpu, Guard& guard) {
       for (;;) wait_ns(3'600'000'000'000);
   }
   guard.snapshot = guard.world->snapshot();
+}
+
+void hold(const Call& call, const Object& object) {
+  if (call.state().node.strict_clients == 0) return;
+  const std::optional<uint16_t> slot = call.world.attached();
+  const auto gpu = static_cast<uint8_t>(object.gpu);
+  const uint8_t ci = object.kind == Kind::kCi ? object.ci : sim::kNone;
+  if (!slot || sim::subscribed(call.state(), *slot, gpu, object.gi, ci)) return;
+  const uint64_t generation = generation_of(call.state(), object);
+  // A full table or a world that cannot be written leaves the handle uncounted, as a driver without
+  // strictness would.
+  [[maybe_unused]] const auto held = call.world.write([&](sim::State& state) {
+    return generation_of(state, object) == generation &&
+           sim::subscribe(state, *slot, gpu, object.gi, ci);
+  });
 }
 
 Handle handle_of(const sim::State& state, const Object& object) {

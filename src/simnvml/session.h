@@ -61,7 +61,12 @@ struct Call {
 [[nodiscard]] uint32_t visible_gpus(const Call& call, uint32_t (&out)[sim::kMaxGpus]);
 [[nodiscard]] bool visible_mig(const Call& call, uint32_t gpu, uint8_t gi, uint8_t ci);
 
-// The open session, or UNINITIALIZED. `name` is the call's, for faults.
+// Remembers in the world that this process has an open handle on an instance (of kGi or kCi): on a
+// strict node that stands in the way of others who would destroy it. No cost elsewhere.
+void hold(const Call& call, const Object& object);
+
+// The open session, or UNINITIALIZED. `name` is the call's, for faults; null where they strike
+// later, so that one call is never counted twice.
 struct Guard {
   Guard(const char* name, uint32_t gpu);
   Ret ret = Ret::kUninitialized;
@@ -97,7 +102,7 @@ enum Accept : unsigned { kGpuOnly = 1, kMigOnly = 2, kGpuOrMig = 3 };
 template <class F>
 int device_call(const char* name, Handle handle, Accept accept, F&& f) noexcept {
   try {
-    Guard guard(name, sim::kAnyGpu);
+    Guard guard(nullptr, sim::kAnyGpu);  // admit() strikes, once it knows the GPU
     if (guard.ret != Ret::kSuccess) return to_int(guard.ret);
     Object object;
     if (const Ret ret = admit(name, guard, handle, object); ret != Ret::kSuccess)
@@ -116,7 +121,7 @@ int device_call(const char* name, Handle handle, Accept accept, F&& f) noexcept 
 template <class F>
 int instance_call(const char* name, Handle handle, Kind kind, F&& f) noexcept {
   try {
-    Guard guard(name, sim::kAnyGpu);
+    Guard guard(nullptr, sim::kAnyGpu);  // admit() strikes, once it knows the GPU
     if (guard.ret != Ret::kSuccess) return to_int(guard.ret);
     Object object;
     if (const Ret ret = admit(name, guard, handle, object); ret != Ret::kSuccess)
