@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bin/agent_main.h"
+#include "bin/ask_main.h"
 #include "bin/command_line.h"
 #include "bin/version.h"
 
@@ -23,6 +24,8 @@ int say_error(const Error& error) {
   return gpuslice::exit_code(error.code);
 }
 
+int exit_of(const Result<int>& code) { return code ? *code : say_error(code.error()); }
+
 int run(const CommandLine& line) {
   switch (line.verb) {
     case CommandLine::Verb::kHelp:
@@ -32,12 +35,12 @@ int run(const CommandLine& line) {
       fmt::print("gpuslice {}\n", gpuslice::bin::kVersion);
       return 0;
     case CommandLine::Verb::kAgent: {
-      const Result<int> code = gpuslice::bin::run_agent(line.agent, environ);
-      return code ? *code : say_error(code.error());
+      return exit_of(gpuslice::bin::run_agent(line.agent, environ));
     }
     case CommandLine::Verb::kList:
+      return exit_of(gpuslice::bin::run_list(line.args, environ));
     case CommandLine::Verb::kSmi:
-      break;
+      return exit_of(gpuslice::bin::run_smi(line.args));
   }
   return 1;
 }
@@ -48,6 +51,7 @@ int main(int argc, char** argv) {
   // A dozen threads with an arena each would be most of the memory of an idle agent.
   mallopt(M_ARENA_MAX, 2);
   const std::vector<std::string> args(argv + 1, argv + argc);
+  if (gpuslice::bin::started_as_smi(argv[0])) return exit_of(gpuslice::bin::run_smi(args));
   const Result<CommandLine> line = gpuslice::bin::parse_command_line(args);
   return line ? run(*line) : say_error(line.error());
 }

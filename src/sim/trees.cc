@@ -68,7 +68,7 @@ void add_pci(const State& state, uint32_t index, Tree& tree) {
   const std::string device = fmt::format("sys/devices/pci{:04x}:{:02x}/{}/", gpu.pci_domain,
                                          gpu.pci_bus & 0xf0U, bdf(gpu));
   tree["sys/bus/pci/devices/" + bdf(gpu)] =
-      link("../../../../" + device.substr(4, device.size() - 5));
+      link("../../../" + device.substr(4, device.size() - 5));
   const auto hex = [](uint32_t value) { return fmt::format("0x{:04x}\n", value); };
   tree[device + "vendor"] = file(hex(board.pci_device_id & 0xffff));
   tree[device + "device"] = file(hex(board.pci_device_id >> 16));

@@ -1,0 +1,127 @@
+#include "bin/ask_main.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "agent/device_table.h"
+#include "agent/ledger_file.h"
+#include "bin/agent_flags.h"
+#include "bin/agent_setup.h"
+#include "cli/list.h"
+#include "cli/smi.h"
+#include "config/document.h"
+#include "host/node_host.h"
+#include "nvml/session.h"
+
+namespace gpuslice::bin {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A simulated node has this program as <root>/usr/bin/nvidia-smi: its root is the folder above.
+std::string root_of_program() {
+  std::error_code ec;
+  const fs::path root =
+      fs::read_symlink("/proc/self/exe", ec).parent_path().parent_path().parent_path();
+  return fs::exists(root / "world" / "state", ec) ? root.string() : "";
+}
+
+// Takes "--name VALUE" or "--name=VALUE" out of `args`.
+Result<std::string> take_option(std::vector<std::string>& args, const std::string& name,
+                                std::string by_default) {
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (args[i].starts_with(name + "=")) {
+      std::string value = args[i].substr(name.size() + 1);
+      args.erase(args.begin() + static_cast<std::ptrdiff_t>(i));
+      return value;
+    }
+    if (args[i] != name) continue;
+    if (i + 1 == args.size()) return fail(Code::kUsage, "{}: a value is missing", name);
+    std::string value = args[i + 1];
+    args.erase(args.begin() + static_cast<std::ptrdiff_t>(i),
+               args.begin() + static_cast<std::ptrdiff_t>(i) + 2);
+    return value;
+  }
+  return by_default;
+}
+
+int print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  return 0;
+}
+
+Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const AgentSetup& setup,
+                                                const std::string& config_text) {
+  const config::DevicePluginFile file =
+      config::read_device_plugin(config_text, setup.config.compat);
+  if (file.problems.has_errors())
+    return std::unexpected(file.problems.first_error(setup.config.path));
+  TRY_ASSIGN(const config::Effective effective,
+             config::merge(setup.config.said, file.config, setup.config.path));
+  agent::Hardware hardware;
+  hardware.gpus = node.gpus;
+  agent::HeldIds held;
+  host::NodeFiles files(setup.root);
+  if (const auto text = files.read(setup.ledger_path, 64 * 1024 * 1024)) {
+    if (const auto entries =
+            agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{}))
+      for (const agent::LedgerEntry& entry : *entries) held[entry.resource].insert(entry.id);
+  }
+  TRY_ASSIGN(const agent::DeviceTable table, agent::make_device_table(hardware, effective, held));
+  std::vector<cli::DeviceRow> rows;
+  for (const auto& [name, resource] : table.resources) {
+    for (const agent::OfferedDevice& device : resource->devices) {
+      const agent::BaseDevice& base = resource->bases[device.base];
+      rows.push_back({name, device.id, base.healthy, base.why_unhealthy, base.gpu_uuid, base.index,
+                      held[name].contains(device.id)});
+    }
+  }
+  return rows;
+}
+
+}  // namespace
+
+bool started_as_smi(const char* argv0) { return fs::path(argv0).filename() == "nvidia-smi"; }
+
+Result<int> run_list(const std::vector<std::string>& all, char** environment) {
+  std::vector<std::string> args = all;
+  AgentCommand command;
+  TRY_ASSIGN(command.root, take_option(args, "--root", ""));
+  TRY_ASSIGN(command.config_file, take_option(args, "--config", ""));
+  TRY_ASSIGN(command.config_compat, take_option(args, "--config-compat", "strict"));
+  TRY_ASSIGN(command.run_dir, take_option(args, "--run-dir", command.run_dir));
+  TRY_ASSIGN(const std::string output, take_option(args, "-o", "table"));
+  TRY_ASSIGN(const cli::Format format, cli::parse_format(output));
+  if (args.size() != 1 || (args[0] != "gpus" && args[0] != "devices"))
+    return fail(
+        Code::kUsage,
+        "list: {}; it lists gpus or devices: gpuslice list gpus [--root DIR] [-o json|yaml]",
+        args.empty() ? "what?" : fmt::format("not understood: {}", fmt::join(args, " ")));
+  TRY_ASSIGN(const AgentSetup setup, make_setup(command, environment));
+  nvml::Session session(setup.root);
+  TRY_ASSIGN(const cli::NodeView node, cli::read_node(session, ports::Detail::kInventory));
+  if (args[0] == "gpus") return print(cli::list_gpus(node, format));
+  std::string text;
+  if (!setup.config.path.empty()) {
+    host::NodeFiles files(setup.root);
+    TRY_ASSIGN(text, files.read(setup.config.path, config::kMaxFileBytes));
+  }
+  TRY_ASSIGN(const std::vector<cli::DeviceRow> rows, device_rows(node, setup, text));
+  return print(cli::list_devices(rows, format));
+}
+
+Result<int> run_smi(const std::vector<std::string>& all) {
+  std::vector<std::string> args = all;
+  TRY_ASSIGN(std::string root, take_option(args, "--root", root_of_program()));
+  TRY_ASSIGN(const cli::SmiRequest request, cli::parse_smi(args));
+  if (request.what == cli::SmiRequest::What::kHelp) return print(cli::smi_help());
+  nvml::Session session(root.empty() ? "/" : root);
+  TRY_ASSIGN(const cli::NodeView node, cli::read_node(session, ports::Detail::kAll));
+  TRY_ASSIGN(const std::string text, cli::smi(request, node));
+  return print(text);
+}
+
+}  // namespace gpuslice::bin

@@ -1,0 +1,19 @@
+#pragma once
+
+// The verbs that ask: `list` and `smi`. They read the driver themselves and talk to nobody.
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace gpuslice::bin {
+
+// `args`: what stands after the verb. Each returns the exit code.
+[[nodiscard]] Result<int> run_list(const std::vector<std::string>& args, char** environment);
+[[nodiscard]] Result<int> run_smi(const std::vector<std::string>& args);
+
+// True when the program was started under nvidia-smi's name, as on a simulated node.
+[[nodiscard]] bool started_as_smi(const char* argv0);
+
+}  // namespace gpuslice::bin

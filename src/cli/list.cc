@@ -1,0 +1,128 @@
+#include "cli/list.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+
+namespace gpuslice::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json gpu_json(const ports::Gpu& gpu) {
+  Json out;
+  out["index"] = gpu.index.value;
+  out["minor"] = gpu.minor.value;
+  out["uuid"] = gpu.uuid;
+  out["name"] = gpu.name;
+  out["busId"] = gpu.bus_id;
+  out["numaNode"] = gpu.numa_node;
+  out["memoryMiB"] = gpu.memory_total_bytes >> 20;
+  if (gpu.mig)
+    out["migMode"] = {{"current", gpu.mig->current ? "enabled" : "disabled"},
+                      {"pending", gpu.mig->pending ? "enabled" : "disabled"}};
+  else
+    out["migMode"] = nullptr;
+  out["migDevices"] = gpu.mig_devices.size();
+  out["health"] = "Healthy";
+  return out;
+}
+
+Json silent_json(const SilentGpu& gpu) {
+  return {{"index", gpu.index}, {"health", "Unhealthy"}, {"reason", gpu.error.message}};
+}
+
+// YAML of the shapes above: scalars of JSON are scalars of YAML.
+void yaml(const Json& value, int depth, std::string& out) {
+  const std::string pad(static_cast<size_t>(depth) * 2, ' ');
+  if (value.is_array()) {
+    if (value.empty()) out += pad + "[]\n";
+    for (const Json& item : value) {
+      std::string inner;
+      yaml(item, depth + 1, inner);
+      if (item.is_structured() && inner.size() > pad.size() + 2) inner.replace(pad.size(), 2, "- ");
+      out += item.is_structured() ? inner : pad + "- " + item.dump() + "\n";
+    }
+    return;
+  }
+  for (const auto& [key, item] : value.items()) {
+    if (item.is_structured() && !item.empty()) {
+      out += pad + key + ":\n";
+      yaml(item, depth + 1, out);
+    } else {
+      out += pad + key + ": " + item.dump() + "\n";
+    }
+  }
+}
+
+std::string print(const Json& json, Format format) {
+  if (format == Format::kJson)
+    return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  std::string out;
+  yaml(json, 0, out);
+  return out;
+}
+
+std::string mig_text(const ports::Gpu& gpu) {
+  if (!gpu.mig) return "-";
+  if (gpu.mig->current != gpu.mig->pending)
+    return gpu.mig->pending ? "off (on pending)" : "on (off pending)";
+  return gpu.mig->current ? fmt::format("on, {} device{}", gpu.mig_devices.size(),
+                                        gpu.mig_devices.size() == 1 ? "" : "s")
+                          : "off";
+}
+
+}  // namespace
+
+Result<Format> parse_format(const std::string& text) {
+  if (text == "table") return Format::kTable;
+  if (text == "json") return Format::kJson;
+  if (text == "yaml") return Format::kYaml;
+  return fail(Code::kUsage, "-o {}: must be table, json or yaml", json_escape(text));
+}
+
+std::string list_gpus(const NodeView& node, Format format) {
+  if (format != Format::kTable) {
+    Json out = Json::array();
+    for (const ports::Gpu& gpu : node.gpus) out.push_back(gpu_json(gpu));
+    for (const SilentGpu& gpu : node.silent) out.push_back(silent_json(gpu));
+    return print(out, format);
+  }
+  std::string out = fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", "INDEX", "NAME",
+                                "UUID", "BUS-ID", "MEMORY", "MIG", "HEALTH");
+  for (const ports::Gpu& gpu : node.gpus)
+    out +=
+        fmt::format("{:<5} {:<32} {:<40} {:<16} {:>7}MiB {:<16} {}\n", gpu.index.value, gpu.name,
+                    gpu.uuid, gpu.bus_id, gpu.memory_total_bytes >> 20, mig_text(gpu), "Healthy");
+  for (const SilentGpu& gpu : node.silent)
+    out += fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", gpu.index, "-", "-", "-",
+                       "-", "-", "Unhealthy: " + gpu.error.message);
+  return out;
+}
+
+std::string list_devices(const std::vector<DeviceRow>& devices, Format format) {
+  if (format != Format::kTable) {
+    Json out = Json::array();
+    for (const DeviceRow& d : devices) {
+      Json row = {{"resource", d.resource},
+                  {"id", d.id},
+                  {"health", d.healthy ? "Healthy" : "Unhealthy"},
+                  {"gpuUuid", d.gpu_uuid},
+                  {"index", d.index},
+                  {"held", d.held}};
+      if (!d.healthy) row["reason"] = d.reason;
+      out.push_back(std::move(row));
+    }
+    return print(out, format);
+  }
+  std::string out =
+      fmt::format("{:<28} {:<46} {:<6} {:<5} {}\n", "RESOURCE", "ID", "GPU", "HELD", "HEALTH");
+  for (const DeviceRow& d : devices)
+    out += fmt::format("{:<28} {:<46} {:<6} {:<5} {}\n", d.resource, d.id, d.index,
+                       d.held ? "yes" : "no", d.healthy ? "Healthy" : "Unhealthy: " + d.reason);
+  return out;
+}
+
+}  // namespace gpuslice::cli

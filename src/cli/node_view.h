@@ -1,0 +1,27 @@
+#pragma once
+
+// What the verbs show: the node as NVML tells it, read once.
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "ports/nvml.h"
+
+namespace gpuslice::cli {
+
+struct SilentGpu {
+  uint32_t index = 0;
+  Error error;
+};
+
+struct NodeView {
+  ports::DriverInfo driver;
+  std::vector<ports::Gpu> gpus;   // that answered, by index
+  std::vector<SilentGpu> silent;  // that did not
+};
+
+// Opens, reads, closes. kUnavailable with the next step when there is no driver.
+[[nodiscard]] Result<NodeView> read_node(ports::Nvml& nvml, ports::Detail detail);
+
+}  // namespace gpuslice::cli
