@@ -66,14 +66,25 @@ bool any_ci(const Gi& gi) {
   return std::any_of(std::begin(gi.cis), std::end(gi.cis), [](const Ci& ci) { return ci.live; });
 }
 
-// Somebody but `except` holds an open handle on the GI (ci == kNone: on it or any CI in it) or CI.
+// Two slots of one process, or the same: a process may have the library twice.
+bool same_process(const State& state, uint16_t a, uint16_t b) {
+  if (a >= kMaxClients || b >= kMaxClients) return false;
+  return a == b || process_of(state.clients[a]) == process_of(state.clients[b]);
+}
+
+// Strict nodes: somebody but `except` holds an open handle on the GI (ci == kNone: on it or any CI
+// in it) or CI, or watches the GPU with an event set.
 bool held_by_others(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci, uint16_t except) {
   if (!state.node.strict_clients) return false;
-  return std::any_of(std::begin(state.subscriptions), std::end(state.subscriptions),
-                     [&](const Subscription& one) {
-                       return one.used && one.client != except && one.gpu == gpu && one.gi == gi &&
-                              (ci == kNone || one.ci == ci);
-                     });
+  for (uint16_t slot = 0; slot < kMaxClients; ++slot)
+    if (state.clients[slot].used && (state.clients[slot].event_gpus >> gpu & 1) != 0 &&
+        !same_process(state, slot, except))
+      return true;
+  return std::any_of(
+      std::begin(state.subscriptions), std::end(state.subscriptions), [&](const Subscription& one) {
+        return one.used && one.gpu == gpu && one.gi == gi && (ci == kNone || one.ci == ci) &&
+               !same_process(state, one.client, except);
+      });
 }
 
 void drop_subscriptions(State& state, uint32_t gpu, uint8_t gi, uint8_t ci) {
@@ -241,12 +252,8 @@ bool working_on(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci, uint16
 bool attached_by_others(const State& state, uint32_t gpu, uint16_t except) {
   for (uint16_t slot = 0; slot < kMaxClients; ++slot) {
     const Client& client = state.clients[slot];
-    if (!client.used || (client.attached_gpus >> gpu & 1) == 0) continue;
-    // A process may have the library twice; none of its slots is another's.
-    if (slot == except ||
-        (except < kMaxClients && process_of(client) == process_of(state.clients[except])))
-      continue;
-    return true;
+    if (client.used && (client.attached_gpus >> gpu & 1) != 0 && !same_process(state, slot, except))
+      return true;
   }
   return false;
 }

@@ -260,6 +260,20 @@ TEST(Holders, OpenHandlesBlockOnStrictNodesOnlyAndNotTheirOwner) {
   EXPECT_EQ(destroy_gi(*state, 0, gi, kRoot), Ret::kSuccess);
 }
 
+TEST(Holders, EventSetsBlockOnStrictNodesOnly) {
+  const auto state = test_node(kH100);
+  const uint8_t gi = must_create(*state, k3g);
+  const uint16_t monitor = put_client(*state, 12);
+  state->clients[monitor].event_gpus = 1;
+  state->node.strict_clients = 1;
+  EXPECT_EQ(destroy_gi(*state, 0, gi, kRoot), Ret::kInUse);
+  EXPECT_EQ(destroy_gi(*state, 0, gi, {.admin = true, .client = put_client(*state, 12)}),
+            Ret::kSuccess)
+      << "the same process, by another slot";
+  state->node.strict_clients = 0;
+  EXPECT_EQ(destroy_gi(*state, 0, must_create(*state, k3g), kRoot), Ret::kSuccess);
+}
+
 TEST(Holders, AttachedBlocksResetOnAmpereNotOnHopper) {
   for (const char* board : {kA100, kH100}) {
     const auto state = test_node(board);

@@ -47,6 +47,22 @@ int64_t real_ns() {
   return int64_t{ts.tv_sec} * 1'000'000'000 + ts.tv_nsec;
 }
 
+// Tells the world which GPUs this process watches, where that changed.
+void tell_world(const Call& c) {
+  uint32_t gpus = 0;
+  {
+    const std::lock_guard lock(sets().mutex);
+    for (const auto& set : sets().all)
+      for (uint32_t gpu = 0; gpu < sim::kMaxGpus; ++gpu)
+        if (set->masks[gpu] != 0) gpus |= uint32_t{1} << gpu;
+  }
+  const std::optional<uint16_t> slot = c.world.attached();
+  if (!slot || c.state().clients[*slot].event_gpus == gpus) return;
+  // Not told is not counted as a holder; the event set works all the same.
+  [[maybe_unused]] const Status told =
+      c.world.write([&](sim::State& state) { state.clients[*slot].event_gpus = gpus; });
+}
+
 Ret wait(const char*, Call& c, Handle handle, EventData* out, uint32_t timeout_ms,
          bool with_instance) {
   const auto set = find(handle);
@@ -95,13 +111,16 @@ NVML_API int nvmlEventSetCreate(Handle* out) {
   });
 }
 NVML_API int nvmlEventSetFree(Handle handle) {
-  return node_call(__func__, [&](Call&) {
-    const std::lock_guard lock(sets().mutex);
-    auto& all = sets().all;
-    const auto it =
-        std::find_if(all.begin(), all.end(), [&](const auto& set) { return set.get() == handle; });
-    if (it == all.end()) return Ret::kInvalidArgument;
-    all.erase(it);
+  return node_call(__func__, [&](Call& c) {
+    {
+      const std::lock_guard lock(sets().mutex);
+      auto& all = sets().all;
+      const auto it = std::find_if(all.begin(), all.end(),
+                                   [&](const auto& set) { return set.get() == handle; });
+      if (it == all.end()) return Ret::kInvalidArgument;
+      all.erase(it);
+    }
+    tell_world(c);
     return Ret::kSuccess;
   });
 }
@@ -114,11 +133,14 @@ NVML_API int nvmlDeviceRegisterEvents(Handle h, unsigned long long types, Handle
     const auto set = find(handle);
     if (!set) return Ret::kInvalidArgument;
     if ((types & ~kSupported) != 0) return Ret::kNotSupported;  // and nothing is registered
-    const std::lock_guard lock(sets().mutex);
-    bool fresh = true;
-    for (const uint64_t mask : set->masks) fresh = fresh && mask == 0;
-    if (fresh) set->next = std::max(set->next, c.state().events.next);
-    set->masks[c.object.gpu] |= types;
+    {
+      const std::lock_guard lock(sets().mutex);
+      bool fresh = true;
+      for (const uint64_t mask : set->masks) fresh = fresh && mask == 0;
+      if (fresh) set->next = std::max(set->next, c.state().events.next);
+      set->masks[c.object.gpu] |= types;
+    }
+    tell_world(c);
     return Ret::kSuccess;
   });
 }
