@@ -1,0 +1,211 @@
+"""A simulated node with its kubelet stand-in and the agent, as processes, for walk.py and the tests here.
+
+Python's standard library only. Everything lives in one temporary folder and ends with the NodeUnderTest
+that made it, whatever happens: children die with us (PR_SET_PDEATHSIG) even if we are killed.
+"""
+
+import ctypes
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent():
+    # A session of its own: Ctrl-C reaches us alone, and we end the children in order.
+    os.setsid()
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Failure(Exception):
+    """Something that was to hold does not; the text says what was expected and what was seen."""
+
+
+def eventually(what, probe, seconds=10.0):
+    """Waits until probe() is truthy and returns that; a Failure names `what` and what was seen last."""
+    until = time.monotonic() + seconds
+    while True:
+        seen = probe()
+        if seen:
+            return seen
+        if time.monotonic() > until:
+            raise Failure(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def is_free(host, port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def config_map_data(manifest):
+    """The `data` of a ConfigMap manifest as {key: text}: block scalars (`key: |`) at one indentation."""
+    data, key, indent = {}, None, None
+    in_data = False
+    for line in manifest.splitlines():
+        if re.match(r"data:\s*$", line):
+            in_data = True
+            continue
+        if in_data and line and not line[0].isspace() and not line.startswith("#"):
+            in_data = False
+        if not in_data:
+            continue
+        opened = re.match(r"  ([\w.-]+):\s*\|-?\s*$", line)
+        if opened:
+            key, indent = opened.group(1), None
+            data[key] = ""
+        elif key is not None and (not line.strip() or line.startswith("    ")):
+            if indent is None:
+                indent = len(line) - len(line.lstrip())
+            data[key] += line[indent:] + "\n"
+    if not data:
+        raise Failure("this manifest has no `data:` with `key: |` in it")
+    return data
+
+
+class NodeUnderTest:
+    """A folder with node/, kubelet/, config/ (mounted as a kubelet mounts a ConfigMap), state/, run/ and logs."""
+
+    def __init__(self, bin_dir, gpus="4xA100-SXM4-40GB", seed=1, under=None):
+        self.sim_program = str(pathlib.Path(bin_dir).resolve() / "gpuslice-sim")
+        self.agent_program = str(pathlib.Path(bin_dir).resolve() / "gpuslice")
+        for program in (self.sim_program, self.agent_program):
+            if not os.access(program, os.X_OK):
+                raise Failure(f"{program} is not there: build first with ./dev build")
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="gpuslice-run-", dir=under))
+        self.root = self.dir / "node"
+        self.kubelet_dir = self.dir / "kubelet"
+        self.map = self.dir / "config"
+        self.key = "time-slicing-config"
+        self.swaps = 0
+        self.kubelet = None
+        self.agent = None
+        self.listen = None
+        try:
+            self.sim("create", "--root", self.root, "--gpus", gpus, "--seed", seed)
+        except BaseException:
+            self.end()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.end()
+
+    # --- running things ------------------------------------------------------------------------------------------
+
+    def sim(self, *words, check=True, timeout=60):
+        """`gpuslice-sim WORDS…`: its standard output; a Failure with its own sentence when it refuses."""
+        done = subprocess.run([self.sim_program, *map(str, words)], capture_output=True, text=True, timeout=timeout,
+                              stdin=subprocess.DEVNULL)
+        if check and done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()
+            raise Failure(f"gpuslice-sim {' '.join(map(str, words))}: exit {done.returncode}: {said}")
+        return done.stdout
+
+    def on_node(self, *command):
+        """Runs a command on the simulated node, as its administrator would; its standard output."""
+        return self.sim("exec", "--root", self.root, "--", *command)
+
+    def in_pod(self, pod, *command):
+        return self.sim("pod", "--dir", self.kubelet_dir, "exec", pod, "--", *command)
+
+    def _start(self, name, *words):
+        log = open(self.dir / f"{name}.log", "ab")
+        with log:
+            return subprocess.Popen(list(map(str, words)), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                    preexec_fn=_die_with_parent)
+
+    def start_kubelet(self):
+        self.kubelet = self._start("kubelet", self.sim_program, "kubelet", "--root", self.root, "--dir", self.kubelet_dir)
+        eventually("the kubelet stand-in serves " + str(self.kubelet_dir), self._kubelet_answers)
+
+    def _kubelet_answers(self):
+        if self.kubelet.poll() is not None:
+            raise Failure(f"the kubelet stand-in ended with {self.kubelet.returncode}: {self.log('kubelet').strip()}")
+        return (self.kubelet_dir / "device-plugins" / "kubelet.sock").exists() and (
+            self.kubelet_dir / "gpuslice-sim.sock").exists()
+
+    def start_agent(self, listen=None, more=()):
+        self.listen = listen or self.listen or f"127.0.0.1:{free_port()}"
+        self.agent = self._start("agent", self.agent_program, "agent", "--root", self.root, "--kubelet-dir", self.kubelet_dir,
+                                 "--config", self.map / self.key, "--state-dir", self.dir / "state", "--run-dir",
+                                 self.dir / "run", "--listen", self.listen, "--no-kube", *more)
+
+    def log(self, name):
+        try:
+            return (self.dir / f"{name}.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    # --- the configuration, as a kubelet mounts a ConfigMap ------------------------------------------------------
+
+    def configure(self, text):
+        """Swaps the mounted ConfigMap for one whose only key holds `text`; returns when that was done."""
+        self.swaps += 1
+        version = f"..{self.swaps:04d}"
+        (self.map / version).mkdir(parents=True)
+        (self.map / version / self.key).write_text(text)
+        if not (self.map / self.key).is_symlink():
+            os.symlink(f"..data/{self.key}", self.map / self.key)
+        os.symlink(version, self.map / "..data_tmp")
+        os.rename(self.map / "..data_tmp", self.map / "..data")
+        done = time.monotonic()
+        for old in self.map.glob("..[0-9]*"):
+            if old.name != version:
+                shutil.rmtree(old)
+        return done
+
+    # --- what is seen --------------------------------------------------------------------------------------------
+
+    def show(self):
+        return json.loads(self.sim("show", "--root", self.root, "-o", "json"))
+
+    def node_status(self):
+        return json.loads(self.sim("node", "--dir", self.kubelet_dir, "-o", "json"))
+
+    def allocatable(self, resource="nvidia.com/gpu"):
+        return int(self.node_status()["allocatable"].get(resource, 0))
+
+    def pods(self):
+        return {pod["name"]: pod for pod in json.loads(self.sim("pod", "--dir", self.kubelet_dir, "ls", "-o", "json"))}
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _end(process, patience=5.0):
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def end(self):
+        """Ends agent and kubelet (its pods end with it), then removes the folder. May be called twice."""
+        self._end(self.agent)
+        self._end(self.kubelet)
+        shutil.rmtree(self.dir, ignore_errors=True)
