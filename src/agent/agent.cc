@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/gpu_memo.h"
 #include "agent/ledger_file.h"
 #include "base/text.h"
 
@@ -36,16 +37,20 @@ Agent::~Agent() {
 void Agent::start() {
   if (auto boot = ports_.files.boot_id()) boot_id_ = *boot;
   read_ledger();
+  read_memo();
   look_at_config_ = true;
   next_inventory_ = ports_.clock.now();
   next_pods_ = ports_.clock.now();
+  pods_heard_by_ = ports_.clock.now() + options_.pods_patience_at_start;
 }
 
 void Agent::read_ledger() {
   if (options_.ledger_path.empty()) return;
   const auto text = ports_.files.read(options_.ledger_path, kMaxLedgerBytes);
   if (!text) return;  // a first start
-  auto entries = parse_ledger(*text, boot_id_, ports_.clock.now());
+  // They count until the kubelet's first word: nothing that was given out before our start is still
+  // under way.
+  auto entries = parse_ledger(*text, boot_id_, ports_.clock.now() - options_.allocation_grace);
   if (!entries) {
     log_.warning("ledger: {}: {}; what pods hold is learnt from the kubelet", options_.ledger_path,
                  entries.error().message);
@@ -70,6 +75,25 @@ void Agent::write_ledger() {
   ledger_written_ = version;
 }
 
+void Agent::read_memo() {
+  if (options_.memo_path().empty()) return;
+  const auto text = ports_.files.read(options_.memo_path(), kMaxLedgerBytes);
+  if (!text) return;
+  auto gpus = parse_gpu_memo(*text, boot_id_);
+  if (gpus)
+    known_ = std::move(*gpus);
+  else
+    log_.warning("{}: {}; a GPU that is lost now is listed once it answers", options_.memo_path(),
+                 gpus.error().message);
+}
+
+void Agent::write_memo() {
+  if (options_.memo_path().empty() || known_.empty()) return;
+  const std::string text = format_gpu_memo(known_, boot_id_);
+  if (text == memo_written_) return;
+  if (ports_.files.write_atomic(options_.memo_path(), text, false)) memo_written_ = text;
+}
+
 void Agent::on_inventory(Result<ports::Inventory> inventory) {
   inventory_asked_ = false;
   const MonotonicTime now = ports_.clock.now();
@@ -91,15 +115,15 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   fresh.gpus = std::move(inventory->gpus);
   for (const ports::SilentGpu& silent : inventory->silent) {
     ++inventory_errors_;
-    const auto known = std::find_if(hardware_.gpus.begin(), hardware_.gpus.end(),
+    const auto known = std::find_if(known_.begin(), known_.end(),
                                     [&](const ports::Gpu& g) { return g.index == silent.index; });
     const std::string key = fmt::format("gpu {}", silent.index.value);
     log_.once(Level::kError, key,
               fmt::format("GPU {}: {}; {}", silent.index.value, silent.error.message,
-                          known == hardware_.gpus.end()
+                          known == known_.end()
                               ? "it is not offered until it answers"
                               : "its devices are unhealthy, the other GPUs are served"));
-    if (known == hardware_.gpus.end()) continue;
+    if (known == known_.end()) continue;
     const bool moved = std::any_of(fresh.gpus.begin(), fresh.gpus.end(),
                                    [&](const ports::Gpu& g) { return g.uuid == known->uuid; });
     if (moved) continue;
@@ -115,6 +139,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   else
     log_.over("gpus");
   hardware_ = std::move(fresh);
+  known_ = hardware_.gpus;
   next_inventory_ =
       now + (hardware_.gpus.empty() ? options_.inventory_retry : options_.inventory_interval);
 }
@@ -127,6 +152,8 @@ void Agent::on_registered(const std::string& resource, Status status) {
 
 void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
   pods_asked_ = false;
+  if (!pods_heard_) tables_dirty_ = true;
+  pods_heard_ = true;
   const MonotonicTime now = ports_.clock.now();
   next_pods_ = now + (releases_awaited() ? options_.pods_interval_waiting : options_.pods_interval);
   if (!pods) {
@@ -155,10 +182,17 @@ MonotonicTime Agent::reconcile() {
     tables_dirty_ = true;
     next_pods_ = std::min(next_pods_, now + options_.pods_interval_waiting);
   }
+  // No kubelet, no pods: then the ledger is all there is to know.
+  if (!pods_heard_ && (now >= pods_heard_by_ || ports_.kubelet.kubelet_socket().empty())) {
+    pods_heard_ = true;
+    tables_dirty_ = true;
+  }
   if (tables_dirty_) make_tables(now);
   MonotonicTime next = step_registrations(now);
+  if (!pods_heard_) next = std::min(next, pods_heard_by_);
   next = std::min(next, ask_what_is_due(now));
   write_ledger();
+  write_memo();
   publish_status();
   return next;
 }
@@ -206,7 +240,7 @@ void Agent::warn(const std::vector<std::string>& warnings) {
 
 void Agent::make_tables(MonotonicTime now) {
   tables_dirty_ = false;
-  if (!config_.in_force() || !driver_seen_) return;
+  if (!config_.in_force() || !driver_seen_ || !pods_heard_) return;
   auto tables = make_device_table(hardware_, *config_.in_force(), desk_.held());
   if (!tables) {
     // More hardware than when the configuration was accepted: what is offered stays.
@@ -261,7 +295,7 @@ MonotonicTime Agent::ask_what_is_due(MonotonicTime now) {
     }
   }
   if (pods_asked_ && now - pods_asked_at_ >= kPodsPatience) pods_asked_ = false;
-  const bool interested = !registrations_.empty();
+  const bool interested = !registrations_.empty() || !pods_heard_;
   if (pods_asked_) {
     next = std::min(next, pods_asked_at_ + kPodsPatience);
   } else if (interested) {

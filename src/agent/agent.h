@@ -28,13 +28,19 @@ namespace gpuslice::agent {
 
 struct AgentOptions {
   ConfigSource config;
-  std::string ledger_path;  // on a file system that a reboot empties (/run)
+  std::string ledger_path;  // on a file system that a reboot empties (/run); "" for none
+  // Beside it: which GPUs this life of the machine has shown (gpu_memo.h).
+  [[nodiscard]] std::string memo_path() const {
+    return ledger_path.empty() ? "" : ledger_path + ".gpus";
+  }
   // How often the hardware is asked for again without being told of a change, and while there is
   // none.
   Duration inventory_interval = std::chrono::seconds(5);
   Duration inventory_retry = std::chrono::seconds(1);
   // An Allocate that the kubelet's pod-resources do not name after this long is taken for released.
   Duration allocation_grace = std::chrono::seconds(30);
+  // How long the first tables wait for the kubelet's word about who holds what, which is newer than the ledger.
+  Duration pods_patience_at_start = std::chrono::seconds(3);
   // How often pod-resources are asked for while ids wait to be released, and otherwise while any is
   // held.
   Duration pods_interval_waiting = std::chrono::seconds(1);
@@ -73,6 +79,8 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
  private:
   void read_ledger();
   void write_ledger();
+  void read_memo();
+  void write_memo();
   void judge_config();
   void make_tables(MonotonicTime now);
   [[nodiscard]] AnswerRules answer_rules(const config::Effective& config) const;
@@ -90,6 +98,9 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
 
   // Observed.
   Hardware hardware_;
+  std::vector<ports::Gpu>
+      known_;  // every GPU that this boot has shown, by index: names those that are silent
+  std::string memo_written_;
   bool driver_seen_ = false;
   std::string driver_text_ = "not asked yet";
   std::vector<ports::PodDevices> pods_;
@@ -103,6 +114,8 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
 
   bool inventory_asked_ = false;
   MonotonicTime next_inventory_{};
+  bool pods_heard_ = false;  // an answer came, or the wait for the first one is over
+  MonotonicTime pods_heard_by_{};
   bool pods_asked_ = false;
   MonotonicTime pods_asked_at_{};
   MonotonicTime next_pods_{};

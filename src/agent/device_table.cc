@@ -147,35 +147,54 @@ bool belongs(const std::string& id, const std::string& uuid) {
   return id == uuid || (id.starts_with(uuid) && id.compare(uuid.size(), 2, "::") == 0);
 }
 
+// What of one device pods hold: under the resource in question, and under others.
+struct HeldHere {
+  std::vector<std::string> here;
+  std::set<std::string> elsewhere;
+};
+
+HeldHere held_of(const std::string& uuid, const std::string& resource, const HeldIds& held) {
+  HeldHere out;
+  for (const auto& [name, ids] : held) {
+    for (auto it = ids.lower_bound(uuid); it != ids.end() && it->starts_with(uuid); ++it) {
+      if (!belongs(*it, uuid)) continue;
+      if (name == resource)
+        out.here.push_back(*it);
+      else
+        out.elsewhere.insert(*it);
+    }
+  }
+  return out;
+}
+
 // The ids of one device: those that are held, and the lowest free ones up to the number of
-// replicas.
-std::vector<std::string> ids_of(const std::string& uuid, uint32_t replicas,
-                                const std::set<std::string>& held) {
-  std::vector<std::string> ids;
-  for (auto it = held.lower_bound(uuid); it != held.end() && it->starts_with(uuid); ++it)
-    if (belongs(*it, uuid)) ids.push_back(*it);
+// replicas. What is held under another resource (it was renamed meanwhile) counts, and its id is
+// not offered a second time; a device that is to be whole is not offered while parts of it are
+// held.
+std::vector<std::string> ids_of(const std::string& uuid, uint32_t replicas, const HeldHere& held) {
+  std::vector<std::string> ids = held.here;
   if (replicas == 0) return ids;
   if (replicas == 1) {
-    if (ids.empty()) ids.push_back(uuid);
+    if (ids.empty() && held.elsewhere.empty()) ids.push_back(uuid);
     return ids;
   }
   const std::set<std::string> stay(ids.begin(), ids.end());
-  for (uint32_t n = 0; ids.size() < replicas; ++n) {
+  for (uint32_t n = 0; ids.size() + held.elsewhere.size() < replicas; ++n) {
     std::string id = replica_id(uuid, n);
-    if (!stay.contains(id)) ids.push_back(std::move(id));
+    if (!stay.contains(id) && !held.elsewhere.contains(id)) ids.push_back(std::move(id));
   }
   return ids;
 }
 
 std::shared_ptr<const ResourceTable> finish(const std::string& name, Building building,
-                                            bool fail_greater, const std::set<std::string>& held) {
+                                            bool fail_greater, const HeldIds& held) {
   auto table = std::make_shared<ResourceTable>();
   table->name = name;
   table->fail_requests_greater_than_one = fail_greater;
   table->bases = std::move(building.bases);
   for (const Wish& wish : building.wishes) {
     const std::string& uuid = table->bases[wish.base].uuid;
-    for (std::string& id : ids_of(uuid, wish.replicas, held)) {
+    for (std::string& id : ids_of(uuid, wish.replicas, held_of(uuid, name, held))) {
       const bool shared = id != uuid;
       table->devices.push_back({std::move(id), wish.base, shared});
     }
@@ -256,13 +275,10 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
   }
   const bool fail_greater =
       config.time_slicing && config.time_slicing->fail_requests_greater_than_one;
-  static const std::set<std::string> kNobody;
   for (auto& [name, building] : by_name) {
     if (building.wishes.empty()) continue;
     TRY(fits(name, building));
-    const auto it = held.find(name);
-    table.resources[name] =
-        finish(name, std::move(building), fail_greater, it == held.end() ? kNobody : it->second);
+    table.resources[name] = finish(name, std::move(building), fail_greater, held);
   }
   return table;
 }

@@ -53,7 +53,13 @@ MonotonicTime Registration::step(MonotonicTime now) {
     not_before_ = std::min(not_before_, now);
     retry_ = kFirstRetry;
   }
-  if (registered_) return kNever;
+  if (registered_ && kubelet_.watched(resource_)) watched_at_ = now;
+  if (registered_ && now - watched_at_ >= kUnwatchedPatience) {
+    log_.warning("{}: the kubelet no longer listens; registering again", resource_);
+    registered_ = false;
+    not_before_ = now;
+  }
+  if (registered_) return now + kLookEvery;
   if (asking_ && now - asked_at_ < kRegistrationPatience) return asked_at_ + kRegistrationPatience;
   asking_ = false;
   if (now < not_before_) return not_before_;
@@ -90,6 +96,7 @@ void Registration::on_registered(const Status& status, MonotonicTime now) {
   }
   registered_ = true;
   registered_with_ = asked_of_;
+  watched_at_ = now;
   retry_ = kFirstRetry;
   trouble_.clear();
   ++registrations_;

@@ -18,6 +18,11 @@ inline constexpr Duration kFirstRetry = std::chrono::milliseconds(100);
 inline constexpr Duration kLongestRetry = std::chrono::seconds(5);
 // A registration that was not answered in this time is asked for again.
 inline constexpr Duration kRegistrationPatience = std::chrono::seconds(10);
+// A registered resource that nobody watches for this long is registered again: a kubelet whose
+// stream broke waits for that.
+inline constexpr Duration kUnwatchedPatience = std::chrono::seconds(2);
+// How often a registered resource is looked at.
+inline constexpr Duration kLookEvery = std::chrono::seconds(1);
 // An empty list is shown for this long before the socket of a withdrawn resource goes.
 inline constexpr Duration kFarewell = std::chrono::milliseconds(300);
 
@@ -61,6 +66,7 @@ class Registration {
   MonotonicTime asked_at_{};
   MonotonicTime not_before_{};
   MonotonicTime leave_at_{};
+  MonotonicTime watched_at_{};  // when somebody was last seen to watch
   Duration retry_ = kFirstRetry;
   std::string trouble_;
   uint64_t registrations_ = 0;

@@ -51,6 +51,11 @@ void NodeKubelet::publish(const std::string& resource,
 
 void NodeKubelet::stop(const std::string& resource) { servers_.erase(resource); }
 
+bool NodeKubelet::watched(const std::string& resource) const {
+  const auto it = servers_.find(resource);
+  return it != servers_.end() && it->second->streams() > 0;
+}
+
 bool NodeKubelet::socket_in_place(const std::string& resource) const {
   const auto server = servers_.find(resource);
   return server != servers_.end() && server->second->in_place();

@@ -49,6 +49,7 @@ class NodeKubelet final : public ports::Kubelet {
   void publish(const std::string& resource, std::shared_ptr<const ports::DeviceList> list) override;
   void stop(const std::string& resource) override;
   [[nodiscard]] bool socket_in_place(const std::string& resource) const override;
+  [[nodiscard]] bool watched(const std::string& resource) const override;
   void register_plugin(const std::string& resource) override;
   void list_pods() override;
   [[nodiscard]] std::string kubelet_socket() const override;

@@ -1,0 +1,130 @@
+#include "invariants.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "config/device_plugin.h"
+
+namespace gpuslice::dst {
+namespace {
+
+std::string base_of(const std::string& id) { return id.substr(0, id.find("::")); }
+
+bool lists(const ports::DeviceList& list, const std::string& id) {
+  return std::any_of(list.devices.begin(), list.devices.end(),
+                     [&](const ports::Device& d) { return d.id == id; });
+}
+
+// 1. No device is offered twice: an id stands once in a list, and in one list only.
+// (Between a start and the kubelet's first word about its pods the ledger alone is known, and a
+// full disk may have kept the newest one from its file; the same holds for 3.)
+std::string offered_twice(const NodeModel& node) {
+  if (!node.pods_known_since_start()) return "";
+  std::map<std::string, std::string> seen;
+  for (const auto& [resource, list] : node.published()) {
+    for (const ports::Device& device : list->devices) {
+      const auto [it, fresh] = seen.emplace(device.id, resource);
+      if (!fresh)
+        return fmt::format("{} is offered twice: as {} and as {}", device.id, it->second, resource);
+    }
+  }
+  return "";
+}
+
+// 2. No device is offered that is not there.
+std::string offered_ghost(const NodeModel& node) {
+  const std::set<std::string> there = node.gpu_uuids();
+  for (const auto& [resource, list] : node.published())
+    for (const ports::Device& device : list->devices)
+      if (!there.contains(base_of(device.id)))
+        return fmt::format("{} offers {}, which is no GPU of this node", resource, device.id);
+  return "";
+}
+
+// 3. No pod's device is withdrawn: what a running pod holds stays in the list of its resource.
+// (Between a start and the kubelet's first word about its pods the ledger alone is known, which a
+// full disk may have kept from the file.)
+std::string withdrawn_from_pod(const NodeModel& node) {
+  if (!node.agent_alive() || !node.pods_known_since_start()) return "";
+  if (node.published().empty()) return "";  // it has not begun to offer: the driver has not answered since its start
+  for (const Pod& pod : node.pods()) {
+    const auto list = node.published().find(pod.resource);
+    if (list == node.published().end() && node.unknowable(base_of(pod.ids[0]))) continue;
+    if (list == node.published().end())
+      return fmt::format("pod {} holds {} of {}, which is not offered any more", pod.number,
+                         pod.ids[0], pod.resource);
+    for (const std::string& id : pod.ids)
+      if (!node.unknowable(base_of(id)) && !lists(*list->second, id))
+        return fmt::format("pod {} holds {} of {}, which was withdrawn", pod.number, id,
+                           pod.resource);
+  }
+  return "";
+}
+
+// 4. No two pods hold the same device.
+std::string held_twice(const NodeModel& node) {
+  std::set<std::string> seen;
+  for (const Pod& pod : node.pods())
+    for (const std::string& id : pod.ids)
+      if (!seen.insert(pod.resource + " " + id).second)
+        return fmt::format("{} of {} is held by two pods", id, pod.resource);
+  return "";
+}
+
+// 5. Nothing grows: queues, files, resources are bounded by what there is, not by what happened.
+std::string grown(const NodeModel& node) {
+  constexpr size_t kMostQueued = 200;
+  constexpr size_t kMostFiles = 8;
+  constexpr size_t kMostResources = 8;
+  if (node.queue_size() > kMostQueued)
+    return fmt::format("{} events are queued", node.queue_size());
+  if (node.files_count() > kMostFiles) return fmt::format("{} files were made", node.files_count());
+  if (node.published().size() > kMostResources)
+    return fmt::format("{} resources are served", node.published().size());
+  return "";
+}
+
+}  // namespace
+
+std::string broken_now(const NodeModel& node) {
+  for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown})
+    if (std::string fault = check(node); !fault.empty()) return fault;
+  return "";
+}
+
+// 6. In the end the kubelet's view is the configuration's: after the last fault, within a minute of
+// calm, every resource that the last good configuration asks for is registered, watched and shows
+// just its devices, all healthy.
+std::string broken_in_the_end(NodeModel& node) {
+  if (!node.agent_alive()) return "the agent is not running";
+  const config::DevicePluginFile file =
+      config::read_device_plugin(node.last_good_text(), config::Compat::kStrict);
+  const auto effective = config::merge({}, file.config, "f");
+  if (!effective) return "the last good configuration is none: " + effective.error().message;
+  agent::Hardware hardware;
+  hardware.gpus = node.visible_gpus();
+  agent::HeldIds held;
+  for (const Pod& pod : node.pods()) held[pod.resource].insert(pod.ids.begin(), pod.ids.end());
+  const auto wanted = agent::make_device_table(hardware, *effective, held);
+  if (!wanted) return "the wanted table cannot be made: " + wanted.error().message;
+  for (const auto& [resource, table] : wanted->resources) {
+    const auto view = node.views().find(resource);
+    if (view == node.views().end() || !view->second.connected)
+      return fmt::format("{} is wanted, and the kubelet does not listen to it", resource);
+    if (!view->second.list || *view->second.list != *table->list)
+      return fmt::format("{}: the kubelet sees {} devices, {} are wanted, or they differ", resource,
+                         view->second.list ? view->second.list->devices.size() : 0,
+                         table->list->devices.size());
+  }
+  for (const auto& [resource, view] : node.views())
+    if (view.connected && view.list && !view.list->devices.empty() &&
+        !wanted->resources.contains(resource))
+      return fmt::format("{} is still offered with {} devices, and nothing wants it", resource,
+                         view.list->devices.size());
+  if (!node.agent()->status()->ready)
+    return "the agent is not ready: " + node.agent()->status()->why_not_ready;
+  return "";
+}
+
+}  // namespace gpuslice::dst
