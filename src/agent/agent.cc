@@ -152,6 +152,12 @@ void Agent::on_registered(const std::string& resource, Status status) {
 
 void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
   pods_asked_ = false;
+  // Before the first tables are made it is worth asking again: see pods_patience_at_start.
+  constexpr Duration kAskAgain = std::chrono::milliseconds(200);
+  if (!pods && !pods_heard_) {
+    next_pods_ = ports_.clock.now() + kAskAgain;
+    return;
+  }
   if (!pods_heard_) tables_dirty_ = true;
   pods_heard_ = true;
   const MonotonicTime now = ports_.clock.now();
@@ -306,7 +312,8 @@ MonotonicTime Agent::ask_what_is_due(MonotonicTime now) {
       ports_.kubelet.list_pods();
       next = std::min(next, pods_asked_ ? pods_asked_at_ + kPodsPatience : next_pods_);
     } else {
-      next = std::min(next, std::max(next_pods_, now + options_.pods_interval_waiting));
+      next = std::min(next, pods_heard_ ? std::max(next_pods_, now + options_.pods_interval_waiting)
+                                        : next_pods_);
     }
   }
   return next;
