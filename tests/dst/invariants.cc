@@ -47,7 +47,8 @@ std::string offered_ghost(const NodeModel& node) {
 // full disk may have kept from the file.)
 std::string withdrawn_from_pod(const NodeModel& node) {
   if (!node.agent_alive() || !node.pods_known_since_start()) return "";
-  if (node.published().empty()) return "";  // it has not begun to offer: the driver has not answered since its start
+  if (node.published().empty())
+    return "";  // it has not begun to offer: the driver has not answered since its start
   for (const Pod& pod : node.pods()) {
     const auto list = node.published().find(pod.resource);
     if (list == node.published().end() && node.unknowable(base_of(pod.ids[0]))) continue;

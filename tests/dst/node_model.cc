@@ -21,6 +21,13 @@ std::string sharing(uint32_t replicas, const std::string& more = "") {
       replicas, more);
 }
 
+// A list in a line of the trace.
+std::string shown(const ports::DeviceList& list) {
+  std::string out = std::to_string(list.devices.size());
+  for (const ports::Device& d : list.devices) out += (d.healthy ? " " : " !") + d.id.substr(30);
+  return out;
+}
+
 constexpr std::string_view kBadTexts[] = {
     "version: v2\n",
     "version: v1\nsharing:\n  timeSlice: {}\n",
@@ -235,9 +242,6 @@ std::set<std::string> NodeModel::gpu_uuids() const {
 std::vector<ports::Gpu> NodeModel::visible_gpus() const { return gpus_; }
 
 bool NodeModel::unknowable(const std::string& uuid) const {
-  const auto gpu =
-      std::find_if(gpus_.begin(), gpus_.end(), [&](const ports::Gpu& g) { return g.uuid == uuid; });
-  if (gpu == gpus_.end() || !lost_.contains(gpu->index.value)) return false;
   const auto memo = files_.find(std::string(kLedger) + ".gpus");
   return memo == files_.end() || memo->second.find(uuid) == std::string::npos;
 }
@@ -247,12 +251,14 @@ bool NodeModel::unknowable(const std::string& uuid) const {
 
 Status NodeModel::serve(const std::string& resource, ports::PluginService& service,
                         std::shared_ptr<const ports::DeviceList> list) {
+  note(fmt::format("serve {} {}", resource, shown(*list)));
   served_[resource] = {&service, true};
   published_[resource] = std::move(list);
   return {};
 }
 void NodeModel::publish(const std::string& resource,
                         std::shared_ptr<const ports::DeviceList> list) {
+  note(fmt::format("publish {} {}", resource, shown(*list)));
   published_[resource] = std::move(list);
   after_for_agent(milliseconds(1 + random_.below(5)), [this, resource] { deliver(resource); });
 }
