@@ -1,0 +1,377 @@
+// The parts that the agent decides with, by tables. Whole nodes are in tests/dst.
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "agent/allocation.h"
+#include "agent/config_keeper.h"
+#include "agent/device_table.h"
+#include "agent/gpu_memo.h"
+#include "agent/ledger_file.h"
+#include "agent/preferred.h"
+#include "config/device_plugin.h"
+
+namespace gpuslice::agent {
+namespace {
+
+std::string uuid(uint32_t n) { return fmt::format("GPU-00000000-0000-5000-8000-{:012}", n); }
+
+Hardware gpus(uint32_t count) {
+  Hardware hardware;
+  for (uint32_t i = 0; i < count; ++i) {
+    ports::Gpu gpu;
+    gpu.index = GpuIndex{i};
+    gpu.minor = GpuMinor{i};
+    gpu.uuid = uuid(i);
+    gpu.numa_node = i < 4 ? 0 : 1;
+    hardware.gpus.push_back(gpu);
+  }
+  return hardware;
+}
+
+config::Effective config_of(const std::string& text) {
+  const config::DevicePluginFile file = config::read_device_plugin(text, config::Compat::kStrict);
+  EXPECT_FALSE(file.problems.has_errors()) << text;
+  return config::merge({}, file.config, "f").value();
+}
+
+config::Effective shared(uint32_t replicas, const std::string& more = "") {
+  return config_of(fmt::format(
+      "sharing: {{timeSlicing: {{resources: [{{name: gpu, replicas: {}{}}}]}}}}", replicas, more));
+}
+
+std::vector<std::string> ids(const DeviceTable& table,
+                             const std::string& resource = "nvidia.com/gpu") {
+  std::vector<std::string> out;
+  const auto it = table.resources.find(resource);
+  if (it != table.resources.end())
+    for (const ports::Device& device : it->second->list->devices) out.push_back(device.id);
+  return out;
+}
+
+TEST(DeviceTable, UnsharedDevicesKeepTheirUuid) {
+  const DeviceTable table = make_device_table(gpus(2), config_of("version: v1"), {}).value();
+  EXPECT_EQ(ids(table), (std::vector<std::string>{uuid(0), uuid(1)}));
+  EXPECT_EQ(table.resources.at("nvidia.com/gpu")->list->devices[0].numa_nodes,
+            std::vector<int64_t>{0});
+}
+
+TEST(DeviceTable, ReplicasAreNumberedAndSorted) {
+  const DeviceTable table = make_device_table(gpus(1), shared(11), {}).value();
+  EXPECT_EQ(ids(table).size(), 11U);
+  EXPECT_EQ(ids(table)[0], uuid(0) + "::0");
+  EXPECT_EQ(ids(table)[2], uuid(0) + "::10");  // as texts sort
+}
+
+TEST(DeviceTable, DevicesAndRenameDoWhatTheySay) {
+  const DeviceTable table =
+      make_device_table(gpus(3), shared(2, ", rename: gpu-0, devices: [0]"), {}).value();
+  EXPECT_EQ(ids(table, "nvidia.com/gpu-0"),
+            (std::vector<std::string>{uuid(0) + "::0", uuid(0) + "::1"}));
+  EXPECT_EQ(ids(table), (std::vector<std::string>{uuid(1), uuid(2)}));
+  EXPECT_EQ(ids(make_device_table(gpus(3), shared(2, ", devices: 2"), {}).value()).size(), 5U);
+}
+
+TEST(DeviceTable, WhatMatchesNothingIsSaid) {
+  const DeviceTable table =
+      make_device_table(gpus(1),
+                        config_of("sharing: {timeSlicing: {resources: [{name: mig-1g.5gb, "
+                                  "replicas: 2}, {name: gpu, replicas: 2, devices: [7]}]}}"),
+                        {})
+          .value();
+  EXPECT_EQ(
+      table.warnings,
+      (std::vector<std::string>{
+          "sharing: this node has no nvidia.com/mig-1g.5gb: its entry (line 1) shares nothing",
+          "sharing: this node has no device 7 of nvidia.com/gpu (line 1)"}));
+}
+
+TEST(DeviceTable, HeldIdsStayAndFreeOnesGoFirst) {
+  const HeldIds held = {{"nvidia.com/gpu", {uuid(0) + "::7", uuid(0) + "::9"}}};
+  EXPECT_EQ(ids(make_device_table(gpus(1), shared(3), held).value()),
+            (std::vector<std::string>{uuid(0) + "::0", uuid(0) + "::7", uuid(0) + "::9"}));
+  // Fewer wanted than held: all held stay.
+  const HeldIds three = {{"nvidia.com/gpu", {uuid(0) + "::1", uuid(0) + "::7", uuid(0) + "::9"}}};
+  EXPECT_EQ(ids(make_device_table(gpus(1), shared(2), three).value()).size(), 3U);
+}
+
+TEST(DeviceTable, ARenamedResourceKeepsWhatIsHeldAndOffersItOnce) {
+  const HeldIds held = {{"nvidia.com/gpu", {uuid(0) + "::0"}}};
+  const DeviceTable table = make_device_table(gpus(1), shared(3, ", rename: slice"), held).value();
+  EXPECT_EQ(ids(table), std::vector<std::string>{uuid(0) + "::0"});
+  EXPECT_EQ(ids(table, "nvidia.com/slice"),
+            (std::vector<std::string>{uuid(0) + "::1", uuid(0) + "::2"}));
+  // Whole again, but a part is still held under the old name: not yet.
+  const DeviceTable whole = make_device_table(gpus(1), config_of("version: v1"),
+                                              {{"nvidia.com/slice", {uuid(0) + "::1"}}})
+                                .value();
+  EXPECT_TRUE(ids(whole).empty());
+}
+
+TEST(DeviceTable, AListBeyondFourMebibytesIsRefusedWithWhatFits) {
+  const Error error = make_device_table(gpus(8), shared(16384), {}).error();
+  EXPECT_EQ(error.code, Code::kInvalidConfig);
+  EXPECT_NE(error.message.find("nvidia.com/gpu: 16384 replicas of 8 devices make a list of"),
+            std::string::npos)
+      << error.message;
+  const size_t at = error.message.find("at most ");
+  const uint64_t most = std::stoull(error.message.substr(at + 8));
+  EXPECT_TRUE(make_device_table(gpus(8), shared(static_cast<uint32_t>(most)), {}).has_value());
+  EXPECT_FALSE(make_device_table(gpus(8), shared(static_cast<uint32_t>(most) + 1), {}).has_value());
+}
+
+TEST(DeviceTable, ALostGpuIsUnhealthyInAllItsReplicas) {
+  Hardware hardware = gpus(2);
+  hardware.unhealthy[uuid(1)] = "GPU is lost";
+  const DeviceTable table = make_device_table(hardware, shared(2), {}).value();
+  size_t unhealthy = 0;
+  for (const ports::Device& d : table.resources.at("nvidia.com/gpu")->list->devices)
+    unhealthy += d.healthy ? 0 : 1;
+  EXPECT_EQ(unhealthy, 2U);
+}
+
+// --- preferred
+// --------------------------------------------------------------------------------------------------------------
+
+std::vector<std::string> prefer(const ResourceTable& table, std::vector<std::string> available,
+                                uint32_t size, Policy policy, std::vector<std::string> must = {}) {
+  return preferred(table, {std::move(available), std::move(must), size}, policy).value();
+}
+
+TEST(Preferred, DistributedSpreadsAndPackedPacks) {
+  const DeviceTable table = make_device_table(gpus(2), shared(2), {}).value();
+  const ResourceTable& gpu = *table.resources.at("nvidia.com/gpu");
+  const std::vector<std::string> all = ids(table);
+  EXPECT_EQ(prefer(gpu, all, 2, Policy::kDistributed),
+            (std::vector<std::string>{uuid(0) + "::0", uuid(1) + "::0"}));
+  EXPECT_EQ(prefer(gpu, all, 2, Policy::kPacked),
+            (std::vector<std::string>{uuid(0) + "::0", uuid(0) + "::1"}));
+  // GPU 0 has one in use already.
+  const std::vector<std::string> rest = {uuid(0) + "::1", uuid(1) + "::0", uuid(1) + "::1"};
+  EXPECT_EQ(prefer(gpu, rest, 1, Policy::kDistributed), std::vector<std::string>{uuid(1) + "::0"});
+  EXPECT_EQ(prefer(gpu, rest, 1, Policy::kPacked), std::vector<std::string>{uuid(0) + "::1"});
+}
+
+TEST(Preferred, WhatMustBeIncludedComesFirst) {
+  const DeviceTable table = make_device_table(gpus(2), shared(2), {}).value();
+  EXPECT_EQ(prefer(*table.resources.at("nvidia.com/gpu"), ids(table), 2, Policy::kDistributed,
+                   {uuid(1) + "::1"}),
+            (std::vector<std::string>{uuid(1) + "::1", uuid(0) + "::0"}));
+}
+
+TEST(Preferred, OddRequestsAreRefused) {
+  const DeviceTable table = make_device_table(gpus(1), shared(2), {}).value();
+  const ResourceTable& gpu = *table.resources.at("nvidia.com/gpu");
+  EXPECT_EQ(preferred(gpu, {{uuid(0) + "::0"}, {}, 2}, Policy::kPacked).error().message,
+            "nvidia.com/gpu: 2 devices asked for, 1 available");
+  EXPECT_EQ(preferred(gpu, {{"nobody"}, {}, 1}, Policy::kPacked).error().message,
+            "nvidia.com/gpu: device nobody is not offered");
+  EXPECT_FALSE(
+      preferred(gpu, {{uuid(0) + "::0"}, {uuid(0) + "::0", uuid(0) + "::1"}, 1}, Policy::kPacked)
+          .has_value());
+}
+
+// --- the desk
+// ------------------------------------------------------------------------------------------------------------------
+
+struct DeskTest : testing::Test {
+  MonotonicTime now{std::chrono::hours(1)};
+  AllocationDesk desk{[this] { return now; }};
+
+  Result<ports::ContainerAnswer> allocate(std::vector<std::string> wanted,
+                                          const std::string& resource = "nvidia.com/gpu") {
+    auto answer = desk.service(resource).allocate({{std::move(wanted)}});
+    if (!answer) return std::unexpected(answer.error());
+    return answer->containers.at(0);
+  }
+};
+
+TEST_F(DeskTest, AnswersAsNvidiasPluginWithEnvvar) {
+  desk.set_tables(make_device_table(gpus(2), shared(2), {}).value(), {});
+  const ports::ContainerAnswer answer =
+      allocate({uuid(1) + "::0", uuid(0) + "::1", uuid(1) + "::1"}).value();
+  EXPECT_EQ(
+      answer.envs,
+      (std::map<std::string, std::string>{{"NVIDIA_VISIBLE_DEVICES", uuid(0) + "," + uuid(1)}}));
+  EXPECT_TRUE(answer.devices.empty());
+}
+
+TEST_F(DeskTest, PassesDeviceSpecsAndIndices) {
+  AnswerRules rules;
+  rules.pass_device_specs = true;
+  rules.index_ids = true;
+  rules.dev_root = "/run/nvidia/driver";
+  rules.control_nodes = {"/dev/nvidiactl", "/dev/nvidia-uvm"};
+  desk.set_tables(make_device_table(gpus(2), shared(2), {}).value(), rules);
+  const ports::ContainerAnswer answer = allocate({uuid(1) + "::0"}).value();
+  EXPECT_EQ(answer.envs.at("NVIDIA_VISIBLE_DEVICES"), "1");
+  ASSERT_EQ(answer.devices.size(), 3U);
+  EXPECT_EQ(answer.devices[2],
+            (ports::DeviceNode{"/dev/nvidia1", "/run/nvidia/driver/dev/nvidia1", "rw"}));
+}
+
+TEST_F(DeskTest, RefusesWhatIsNotOfferedAndMoreThanOne) {
+  desk.set_tables(make_device_table(gpus(1),
+                                    config_of("sharing: {timeSlicing: {failRequestsGreaterThanOne: "
+                                              "true, resources: [{name: gpu, replicas: 2}]}}"),
+                                    {})
+                      .value(),
+                  {});
+  EXPECT_EQ(allocate({uuid(0)}).error().message,
+            "nvidia.com/gpu: device " + uuid(0) +
+                " is not offered (any more); the pod must be admitted anew");
+  EXPECT_EQ(allocate({uuid(0) + "::0", uuid(0) + "::1"}).error().message,
+            "nvidia.com/gpu: 2 replicas asked for, and this node gives one at a time "
+            "(failRequestsGreaterThanOne): more replicas are no more of a GPU; ask for 1");
+  EXPECT_EQ(allocate({"x"}, "nvidia.com/none").error().message,
+            "nvidia.com/none is not offered on this node");
+  EXPECT_TRUE(desk.held().empty());
+  EXPECT_EQ(desk.counts().refused, 3U);
+}
+
+TEST_F(DeskTest, TheLedgerFollowsTheKubeletAfterAGrace) {
+  desk.set_tables(make_device_table(gpus(1), shared(3), {}).value(), {});
+  ASSERT_TRUE(allocate({uuid(0) + "::0"}).has_value());
+  constexpr Duration kGrace = std::chrono::seconds(30);
+  desk.reconcile({}, kGrace);
+  EXPECT_EQ(desk.held().at("nvidia.com/gpu").size(), 1U)
+      << "the kubelet lists a pod a little after its Allocate";
+  desk.reconcile({{"default", "p", "c", "nvidia.com/gpu", {uuid(0) + "::0", uuid(0) + "::2"}}},
+                 kGrace);
+  EXPECT_EQ(desk.held().at("nvidia.com/gpu").size(), 2U) << "what the kubelet names is held";
+  desk.reconcile({{"default", "p", "c", "nvidia.com/gpu", {uuid(0) + "::2"}}}, kGrace);
+  EXPECT_EQ(desk.held().at("nvidia.com/gpu"), std::set<std::string>{uuid(0) + "::2"})
+      << "a confirmed one goes at once";
+  ASSERT_TRUE(allocate({uuid(0) + "::1"}).has_value());
+  now += kGrace;
+  desk.reconcile({}, kGrace);
+  EXPECT_TRUE(desk.held()["nvidia.com/gpu"].empty());
+}
+
+TEST_F(DeskTest, AWithdrawalAndAnAllocateCannotPassEachOther) {
+  const DeviceTable many = make_device_table(gpus(1), shared(8), {}).value();
+  const DeviceTable few = make_device_table(gpus(1), shared(2), {}).value();
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> allocated{0};
+  desk.set_tables(many, {});
+  std::thread kubelet([&] {
+    ports::PluginService& service = desk.service("nvidia.com/gpu");
+    for (uint32_t i = 0; !stop; ++i)
+      if (service.allocate({{{uuid(0) + "::" + std::to_string(i % 8)}}})) ++allocated;
+  });
+  for (int i = 0; i < 200; ++i) {
+    desk.set_tables(few, {});
+    // From here on nothing that was withdrawn is given out.
+    EXPECT_FALSE(desk.service("nvidia.com/gpu").allocate({{{uuid(0) + "::7"}}}).has_value());
+    desk.set_tables(many, {});
+  }
+  while (allocated == 0) std::this_thread::yield();
+  stop = true;
+  kubelet.join();
+}
+
+// --- files
+// -------------------------------------------------------------------------------------------------------------------------
+
+TEST(LedgerFile, ReadsWhatItWrote) {
+  const std::vector<LedgerEntry> entries = {{"nvidia.com/gpu", uuid(0) + "::1", {}, false},
+                                            {"nvidia.com/slice", uuid(1), {}, true}};
+  const std::string text = format_ledger(entries, "boot-1");
+  const auto read = parse_ledger(text, "boot-1", MonotonicTime{});
+  ASSERT_TRUE(read.has_value());
+  ASSERT_EQ(read->size(), 2U);
+  EXPECT_EQ((*read)[1].resource, "nvidia.com/slice");
+  EXPECT_EQ((*read)[0].id, uuid(0) + "::1");
+  EXPECT_TRUE(parse_ledger(text, "boot-2", MonotonicTime{})->empty())
+      << "no pod has outlived a reboot";
+  for (const char* bad :
+       {"", "x", "gpuslice-ledger 1 boot-1", "gpuslice-ledger 1 boot-1\nnoblank\n",
+        "gpuslice-ledger 1 boot-1\na b c\n", "gpuslice-ledger 2 boot-1\n"})
+    EXPECT_EQ(parse_ledger(bad, "boot-1", MonotonicTime{}).error().code, Code::kCorrupt) << bad;
+}
+
+TEST(GpuMemo, ReadsWhatItWrote) {
+  const std::vector<ports::Gpu> gpus_seen = gpus(5).gpus;
+  const auto read = parse_gpu_memo(format_gpu_memo(gpus_seen, "b"), "b");
+  ASSERT_TRUE(read.has_value());
+  ASSERT_EQ(read->size(), 5U);
+  EXPECT_EQ((*read)[4].uuid, uuid(4));
+  EXPECT_EQ((*read)[4].numa_node, 1);
+  EXPECT_TRUE(parse_gpu_memo(format_gpu_memo(gpus_seen, "b"), "c")->empty());
+  for (const char* bad : {"", "gpuslice-gpus 1 b\n1 2\n", "gpuslice-gpus 1 b\nx 0 0 U\n",
+                          "gpuslice-gpus 1 b\n0 0 0 \n"})
+    EXPECT_EQ(parse_gpu_memo(bad, "b").error().code, Code::kCorrupt) << bad;
+}
+
+struct MemoryFiles final : ports::HostFiles {
+  std::map<std::string, std::string> files;
+  Result<std::string> read(const std::string& path, size_t) override {
+    const auto it = files.find(path);
+    if (it == files.end()) return fail(Code::kNotFound, "{}: no such file", path);
+    return it->second;
+  }
+  Status write_atomic(const std::string& path, const std::string& text, bool) override {
+    files[path] = text;
+    return {};
+  }
+  Result<std::string> boot_id() override { return std::string("b"); }
+  bool exists(const std::string&) override { return true; }
+};
+
+struct KeeperTest : testing::Test {
+  MemoryFiles files;
+  std::string said;
+  Log log{[this](std::string_view line) { said += line; }, [] { return WallTime{}; }};
+  ConfigSource source{"/c.yaml", config::Compat::kStrict, {}, "/last"};
+};
+
+TEST_F(KeeperTest, AWrongEditChangesNothing) {
+  files.files["/c.yaml"] = "version: v1\n";
+  ConfigKeeper keeper(source, files, log);
+  ASSERT_TRUE(keeper.look());
+  keeper.accept();
+  EXPECT_EQ(files.files.at("/last"), "version: v1\n");
+  files.files["/c.yaml"] = "version: v2\n";
+  EXPECT_FALSE(keeper.look());
+  EXPECT_TRUE(keeper.in_force().has_value());
+  EXPECT_EQ(keeper.problem(), "/c.yaml:1:10: unknown version \"v2\": the only version is v1");
+  EXPECT_EQ(keeper.reloads_bad(), 1U);
+  EXPECT_FALSE(keeper.look()) << "the same text is judged once";
+  EXPECT_EQ(keeper.reloads_bad(), 1U);
+}
+
+TEST_F(KeeperTest, AStartWithABrokenFileServesTheLastGoodOne) {
+  files.files["/c.yaml"] = "version: v2\n";
+  files.files["/last"] = "sharing: {timeSlicing: {resources: [{name: gpu, replicas: 4}]}}\n";
+  ConfigKeeper keeper(source, files, log);
+  ASSERT_TRUE(keeper.look());
+  keeper.accept();
+  EXPECT_EQ(keeper.in_force()->time_slicing->resources[0].replicas, 4U);
+  EXPECT_EQ(keeper.problem(), "/c.yaml:1:10: unknown version \"v2\": the only version is v1");
+  EXPECT_EQ(files.files.at("/last").substr(0, 7), "sharing");
+}
+
+TEST_F(KeeperTest, AFirstStartWithoutOneServesNothing) {
+  ConfigKeeper keeper(source, files, log);
+  EXPECT_FALSE(keeper.look());
+  EXPECT_FALSE(keeper.in_force().has_value());
+  EXPECT_EQ(keeper.problem(), "/c.yaml: no such file");
+  files.files["/c.yaml"] = "version: v1\n";
+  EXPECT_TRUE(keeper.look()) << "and serves when it comes";
+}
+
+TEST_F(KeeperTest, WhatIsNotThereYetIsSaid) {
+  files.files["/c.yaml"] = "flags: {plugin: {deviceListStrategy: cdi-cri}}\n";
+  ConfigKeeper keeper(source, files, log);
+  EXPECT_FALSE(keeper.look());
+  EXPECT_EQ(keeper.problem(),
+            "deviceListStrategy cdi-cri (/c.yaml:1:38) is not there yet; use envvar");
+}
+
+}  // namespace
+}  // namespace gpuslice::agent
