@@ -132,6 +132,7 @@ def main():
     parser.add_argument("--build", required=True, help="build folder with bin/gpuslice-sim")
     parser.add_argument("--rust", help="the Rust judge's program")
     parser.add_argument("--go", help="folder with values.test, own.test, dl.test")
+    parser.add_argument("--cc", help="the crowd's C++ program")
     parser.add_argument("--only", help="judges whose name has this in it")
     options = parser.parse_args()
     sim = str(pathlib.Path(options.build).resolve() / "bin/gpuslice-sim")
@@ -157,6 +158,9 @@ def main():
                         failed += 1
             finally:
                 node.end()
+    if options.cc and (not options.only or options.only in "crowd"):
+        crowd = subprocess.run([sys.executable, HERE / "crowd.py", "--build", options.build, "--go", f"{options.go}/crowd", "--cc", options.cc])
+        passed, failed = (passed + 1, failed) if crowd.returncode == 0 else (passed, failed + 1)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed or not passed else 0
 

@@ -14,8 +14,8 @@ give_up() { printf 'FAIL  %s\n0 passed, 1 failed\n' "$*"; exit 1; }
 newer() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; } # newer LEAST HAVE
 
 [ -x "$build/bin/gpuslice-sim" ] || give_up "$build/bin/gpuslice-sim is not there: build first (./dev build)"
-for tool in python3 go cargo rustc cc; do
-  command -v "$tool" >/dev/null || give_up "$tool is missing (./dev test installs it: Debian's python3, golang-go, rustc-web, cargo-web, gcc)"
+for tool in python3 go cargo rustc c++; do
+  command -v "$tool" >/dev/null || give_up "$tool is missing (./dev test installs it: Debian's python3, golang-go, rustc-web, cargo-web, g++)"
 done
 rust_version=$(rustc --version | awk '{print $2}')
 newer 1.74 "$rust_version" || give_up "rustc is $rust_version; nvml-wrapper's dependencies want 1.74 or newer (Debian 12: rustc-web, cargo-web)"
@@ -44,5 +44,8 @@ mkdir -p "$cache/go"
 go_test values.test .
 go_test nvml.test github.com/NVIDIA/go-nvml/pkg/nvml
 go_test dl.test github.com/NVIDIA/go-nvml/pkg/dl
+(cd "$here/go_nvml" && CGO_CFLAGS=-w GOFLAGS=-mod=readonly go build -o "$cache/go/crowd" ./crowd >"$cache/go.log" 2>&1) ||
+  { tail -n 20 "$cache/go.log"; give_up "Go's part of the crowd did not build"; }
+c++ -std=c++17 -O1 -o "$cache/crowd" "$here/crowd/crowd.cc" -ldl || give_up "the C++ part of the crowd did not build"
 
-exec "$venv/bin/python" "$here/judges.py" --build "$build" --rust "$cache/rust/debug/nvml_judge" --go "$cache/go" "$@"
+exec "$venv/bin/python" "$here/judges.py" --build "$build" --rust "$cache/rust/debug/nvml_judge" --go "$cache/go" --cc "$cache/crowd" "$@"
