@@ -1,4 +1,5 @@
-// Compiles {fmt}'s non-template part once for the whole project (Debian's libfmt-dev has no static library).
+// Compiles {fmt}'s non-template part once for the whole project (Debian's libfmt-dev has no static
+// library).
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE
@@ -10,7 +11,8 @@ template FMT_API auto dragonbox::to_decimal(double x) noexcept -> dragonbox::dec
 template FMT_API auto thousands_sep_impl(locale_ref) -> thousands_sep_result<char>;
 template FMT_API auto decimal_point_impl(locale_ref) -> char;
 template FMT_API void buffer<char>::append(const char*, const char*);
-template FMT_API void vformat_to(buffer<char>&, string_view, basic_format_args<FMT_BUFFER_CONTEXT(char)>, locale_ref);
+template FMT_API void vformat_to(buffer<char>&, string_view,
+                                 basic_format_args<FMT_BUFFER_CONTEXT(char)>, locale_ref);
 
 }  // namespace detail
 FMT_END_NAMESPACE

@@ -39,7 +39,8 @@ struct AgentOptions {
   Duration inventory_retry = std::chrono::seconds(1);
   // An Allocate that the kubelet's pod-resources do not name after this long is taken for released.
   Duration allocation_grace = std::chrono::seconds(30);
-  // How long the first tables wait for the kubelet's word about who holds what, which is newer than the ledger.
+  // How long the first tables wait for the kubelet's word about who holds what, which is newer than
+  // the ledger.
   Duration pods_patience_at_start = std::chrono::seconds(3);
   // How often pod-resources are asked for while ids wait to be released, and otherwise while any is
   // held.

@@ -107,7 +107,8 @@ class Kubelet {
   virtual void stop(const std::string& resource) = 0;
   // Is the socket of a served resource still where it was made?
   [[nodiscard]] virtual bool socket_in_place(const std::string& resource) const = 0;
-  // Does anybody hold a ListAndWatch stream of it? A kubelet whose stream broke does not come back by itself.
+  // Does anybody hold a ListAndWatch stream of it? A kubelet whose stream broke does not come back
+  // by itself.
   [[nodiscard]] virtual bool watched(const std::string& resource) const = 0;
 
   // Asks the kubelet to register a served resource; on_registered() follows, always.

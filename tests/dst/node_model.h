@@ -94,7 +94,8 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] bool agent_alive() const { return agent_ != nullptr; }
   [[nodiscard]] const agent::Agent* agent() const { return agent_.get(); }
   [[nodiscard]] bool pods_known_since_start() const { return pods_known_; }
-  // A GPU that no agent of this boot could write down: if it is lost at a start, nobody can know its UUID.
+  // A GPU that no agent of this boot could write down: if it is lost at a start, nobody can know
+  // its UUID.
   [[nodiscard]] bool unknowable(const std::string& uuid) const;
   [[nodiscard]] const std::string& last_good_text() const { return good_text_; }
   [[nodiscard]] size_t queue_size() const { return queue_.size(); }

@@ -103,7 +103,8 @@ int main(int argc, char** argv) {
     must("destroy", call("nvmlGpuInstanceDestroy", gi));
     ++destroyed;
   }
-  std::cout << "created " << created << " refused " << refused << " destroyed " << destroyed << " wrong " << wrong << std::endl;
+  std::cout << "created " << created << " refused " << refused << " destroyed " << destroyed
+            << " wrong " << wrong << std::endl;
   while (std::getline(std::cin, line)) {
   }
   must("shutdown", call("nvmlShutdown"));
