@@ -152,9 +152,10 @@ void Agent::on_registered(const std::string& resource, Status status) {
 
 void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
   pods_asked_ = false;
-  // Before the first tables are made it is worth asking again: see pods_patience_at_start.
+  // Before the first tables are made it is worth asking again, if something was given out: see
+  // pods_patience_at_start.
   constexpr Duration kAskAgain = std::chrono::milliseconds(200);
-  if (!pods && !pods_heard_) {
+  if (!pods && !pods_heard_ && !desk_.held().empty()) {
     next_pods_ = ports_.clock.now() + kAskAgain;
     return;
   }
