@@ -4,6 +4,7 @@ Python's standard library only. Everything lives in one temporary folder and end
 that made it, whatever happens: children die with us (PR_SET_PDEATHSIG) even if we are killed.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -24,6 +25,20 @@ def _die_with_parent():
     # A session of its own: Ctrl-C reaches us alone, and we end the children in order.
     os.setsid()
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Ctrl-C, SIGTERM and SIGHUP wait until the block is over. Main thread only."""
+    came = []
+    before = {number: signal.signal(number, lambda seen, _: came.append(seen)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            os.kill(os.getpid(), came[0])
 
 
 class Failure(Exception):
@@ -92,17 +107,19 @@ class NodeUnderTest:
         for program in (self.sim_program, self.agent_program):
             if not os.access(program, os.X_OK):
                 raise Failure(f"{program} is not there: build first with ./dev build")
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="gpuslice-run-", dir=under))
-        self.root = self.dir / "node"
-        self.kubelet_dir = self.dir / "kubelet"
-        self.map = self.dir / "config"
         self.key = "time-slicing-config"
         self.swaps = 0
+        self.dir = None
         self.kubelet = None
         self.agent = None
         self.listen = None
         try:
-            self.sim("create", "--root", self.root, "--gpus", gpus, "--seed", seed)
+            with undisturbed():
+                self.dir = pathlib.Path(tempfile.mkdtemp(prefix="gpuslice-run-", dir=under))
+                self.root = self.dir / "node"
+                self.kubelet_dir = self.dir / "kubelet"
+                self.map = self.dir / "config"
+                self.sim("create", "--root", self.root, "--gpus", gpus, "--seed", seed)
         except BaseException:
             self.end()
             raise
@@ -118,7 +135,7 @@ class NodeUnderTest:
     def sim(self, *words, check=True, timeout=60):
         """`gpuslice-sim WORDS…`: its standard output; a Failure with its own sentence when it refuses."""
         done = subprocess.run([self.sim_program, *map(str, words)], capture_output=True, text=True, timeout=timeout,
-                              stdin=subprocess.DEVNULL)
+                              stdin=subprocess.DEVNULL, start_new_session=True)
         if check and done.returncode != 0:
             said = (done.stderr or done.stdout).strip()
             raise Failure(f"gpuslice-sim {' '.join(map(str, words))}: exit {done.returncode}: {said}")
@@ -206,6 +223,8 @@ class NodeUnderTest:
 
     def end(self):
         """Ends agent and kubelet (its pods end with it), then removes the folder. May be called twice."""
-        self._end(self.agent)
-        self._end(self.kubelet)
-        shutil.rmtree(self.dir, ignore_errors=True)
+        with undisturbed():
+            self._end(self.agent)
+            self._end(self.kubelet)
+            if self.dir is not None:
+                shutil.rmtree(self.dir, ignore_errors=True)

@@ -260,8 +260,32 @@ def real_driver():
     return found.group(1) if found else "unknown version"
 
 
+def elsewhere():
+    other = f"127.0.0.1:{free_port()}"
+    print(f"port 9400 is taken by another program: the page is on http://{other} instead", flush=True)
+    return other
+
+
+def start_agent(node, said):
+    """On the address that was said, else on port 9400, else on any free one; another program may take it between look and use."""
+    node.start_agent(choose_listen(said))
+
+    def up():
+        if node.agent.poll() is not None:
+            raise Failure(f"the agent ended with {node.agent.returncode}: " + " | ".join(node.log("agent").splitlines()[-2:]))
+        host, _, port = node.listen.rpartition(":")
+        return not is_free(host.strip("[]"), int(port)) and "serves" in node.log("agent")
+
+    try:
+        eventually("the agent starts", up)
+    except Failure:
+        if said or "cannot be listened on" not in node.log("agent"):
+            raise
+        node.start_agent(elsewhere())
+        eventually("the agent starts", up)
+
+
 def choose_listen(said):
-    """The address of the page: the one that was said, else port 9400, else any free one."""
     if said:
         host, _, port = said.rpartition(":")
         if not port.isdigit():
@@ -271,9 +295,7 @@ def choose_listen(said):
         return said
     if is_free("127.0.0.1", 9400):
         return "127.0.0.1:9400"
-    other = f"127.0.0.1:{free_port()}"
-    print(f"port 9400 is taken by another program: the page is on http://{other} instead")
-    return other
+    return elsewhere()
 
 
 def stay(node):
@@ -306,12 +328,13 @@ def main():
         if driver:
             print(f"This machine has an NVIDIA driver ({driver}). It is not touched: what follows is simulated.\n"
                   f"To share its GPUs: {options.bin}/gpuslice agent --config FILE")
-        listen = choose_listen(options.listen)
+        if options.listen:
+            choose_listen(options.listen)
         with NodeUnderTest(options.bin) as node:
             walk = Walk(node)
             node.start_kubelet()
             node.configure(PLAIN)
-            node.start_agent(listen)
+            start_agent(node, options.listen)
             follow(walk)
             print(f"\n{walk.held} held, {walk.failed} failed"
                   + (f", {walk.left_out} not checked" if walk.left_out else "")
