@@ -226,5 +226,10 @@ class NodeUnderTest:
         with undisturbed():
             self._end(self.agent)
             self._end(self.kubelet)
-            if self.dir is not None:
-                shutil.rmtree(self.dir, ignore_errors=True)
+            self._remove()
+
+    def _remove(self, patience=3.0):
+        """Removes the folder; again while processes that are just dying still write there."""
+        until = time.monotonic() + patience
+        while self.dir is not None and self.dir.exists():
+            shutil.rmtree(self.dir, ignore_errors=time.monotonic() < until)

@@ -7,16 +7,21 @@ mistake in it, restarts. Then it stays up with the page until Ctrl-C; with --onc
 held; 1: one did not, or could not be made; 2: wrong usage; 130: Ctrl-C before the end of the walk.
 """
 
-import argparse
 import os
-import pathlib
-import re
 import signal
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections import Counter
+
+END_EARLY = "ended before the walk was over"
+# Before anything stands there is nothing to clean up, and nobody wants to read a traceback of half an import.
+signal.signal(signal.SIGINT, lambda *_: (os.write(1, f"\n{END_EARLY}\n".encode()), os._exit(130)))
+
+import argparse  # noqa: E402
+import pathlib  # noqa: E402
+import re  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+import urllib.error  # noqa: E402
+import urllib.request  # noqa: E402
+from collections import Counter  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
@@ -260,42 +265,32 @@ def real_driver():
     return found.group(1) if found else "unknown version"
 
 
-def elsewhere():
-    other = f"127.0.0.1:{free_port()}"
-    print(f"port 9400 is taken by another program: the page is on http://{other} instead", flush=True)
-    return other
+def refuse_taken(said):
+    """Says that an address which was asked for is taken, before anything is made."""
+    host, _, port = said.rpartition(":")
+    if not port.isdigit():
+        raise Failure(f"--listen {said}: HOST:PORT, such as 127.0.0.1:9400")
+    if not is_free(host.strip("[]"), int(port)):
+        raise Failure(f"--listen {said}: another program listens there; take another port, or leave --listen out to get a free one")
 
 
 def start_agent(node, said):
-    """On the address that was said, else on port 9400, else on any free one; another program may take it between look and use."""
-    node.start_agent(choose_listen(said))
+    """On the address that was said, else on port 9400, else on any free one."""
+    node.start_agent(said or "127.0.0.1:9400")
 
     def up():
         if node.agent.poll() is not None:
             raise Failure(f"the agent ended with {node.agent.returncode}: " + " | ".join(node.log("agent").splitlines()[-2:]))
-        host, _, port = node.listen.rpartition(":")
-        return not is_free(host.strip("[]"), int(port)) and "serves" in node.log("agent")
+        return f"http://{node.listen}" in node.log("agent")
 
     try:
         eventually("the agent starts", up)
     except Failure:
         if said or "cannot be listened on" not in node.log("agent"):
             raise
-        node.start_agent(elsewhere())
+        node.start_agent(f"127.0.0.1:{free_port()}")
         eventually("the agent starts", up)
-
-
-def choose_listen(said):
-    if said:
-        host, _, port = said.rpartition(":")
-        if not port.isdigit():
-            raise Failure(f"--listen {said}: HOST:PORT, such as 127.0.0.1:9400")
-        if not is_free(host.strip("[]"), int(port)):
-            raise Failure(f"--listen {said}: another program listens there; take another port, or leave --listen out to get a free one")
-        return said
-    if is_free("127.0.0.1", 9400):
-        return "127.0.0.1:9400"
-    return elsewhere()
+        print(f"port 9400 is taken by another program: the page is on http://{node.listen} instead", flush=True)
 
 
 def stay(node):
@@ -320,6 +315,7 @@ def main():
     def end(number, _):
         raise KeyboardInterrupt(number)
 
+    signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, end)
     walk, begun, staying = None, time.monotonic(), False
@@ -329,7 +325,7 @@ def main():
             print(f"This machine has an NVIDIA driver ({driver}). It is not touched: what follows is simulated.\n"
                   f"To share its GPUs: {options.bin}/gpuslice agent --config FILE")
         if options.listen:
-            choose_listen(options.listen)
+            refuse_taken(options.listen)
         with NodeUnderTest(options.bin) as node:
             walk = Walk(node)
             node.start_kubelet()
@@ -345,7 +341,7 @@ def main():
                          "--work", "--memory 1Gi --activity 0.3", check=False)
                 stay(node)
     except KeyboardInterrupt:
-        print("\nended" if staying else "\nended before the walk was over", flush=True)
+        print("\nended" if staying else f"\n{END_EARLY}", flush=True)
         if not staying:
             return 130
     except Failure as failure:
