@@ -41,7 +41,9 @@ void Agent::start() {
   look_at_config_ = true;
   next_inventory_ = ports_.clock.now();
   next_pods_ = ports_.clock.now();
-  pods_heard_by_ = ports_.clock.now() + options_.pods_patience_at_start;
+  pods_heard_by_ =
+      ports_.clock.now() + (desk_.held().empty() ? options_.pods_patience_without_ledger
+                                                 : options_.pods_patience_at_start);
 }
 
 void Agent::read_ledger() {
@@ -155,7 +157,7 @@ void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
   // Before the first tables are made it is worth asking again, if something was given out: see
   // pods_patience_at_start.
   constexpr Duration kAskAgain = std::chrono::milliseconds(200);
-  if (!pods && !pods_heard_ && !desk_.held().empty()) {
+  if (!pods && !pods_heard_) {
     next_pods_ = ports_.clock.now() + kAskAgain;
     return;
   }

@@ -41,7 +41,9 @@ struct AgentOptions {
   Duration allocation_grace = std::chrono::seconds(30);
   // How long the first tables wait for the kubelet's word about who holds what, which is newer than
   // the ledger.
+  // Shorter where the ledger knows of nothing.
   Duration pods_patience_at_start = std::chrono::seconds(3);
+  Duration pods_patience_without_ledger = std::chrono::seconds(1);
   // How often pod-resources are asked for while ids wait to be released, and otherwise while any is
   // held.
   Duration pods_interval_waiting = std::chrono::seconds(1);

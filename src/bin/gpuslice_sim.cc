@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 
 #include "base/text.h"
@@ -147,7 +148,11 @@ void add_kubelet_verbs(CLI::App& app, Verbs& v, Action& action) {
       ->capture_default_str();
   kubelet_verb->callback([&] {
     action = [&]() -> Result<int> {
-      kubelet::KubeletCommand command{v.root, v.dir, {}, {}, {}};
+      // Plugins and pods run elsewhere: they need the folders' whole names.
+      const auto whole = [](const std::string& path) {
+        return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+      };
+      kubelet::KubeletCommand command{whole(v.root), whole(v.dir), {}, {}, {}};
       TRY_ASSIGN(command.socket_latency, duration("--socket-latency", v.latency));
       TRY_ASSIGN(command.restart_every, duration("--restart-every", v.every));
       TRY_ASSIGN(command.grace, duration("--grace", v.grace));

@@ -52,7 +52,7 @@ def processes(j, gpu, device):
     j.equal(f"{at} graphics processes", n.nvmlDeviceGetGraphicsRunningProcesses(device), [])
     j.equal(f"{at} MPS processes", n.nvmlDeviceGetMPSComputeRunningProcesses_v3(device), [])
     for pid, *_ in wanted:
-        j.equal(f"{at} name of process {pid}", os.path.basename(n.nvmlSystemGetProcessName(pid).split()[0]), "gpuslice-sim")
+        j.equal(f"{at} name of process {pid}", os.path.basename(n.nvmlSystemGetProcessName(pid)), "gpuslice-sim")
 
 
 def activity(j, gpu, device):
