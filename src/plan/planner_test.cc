@@ -384,7 +384,7 @@ TEST(Planner, KeepsAsManyAsBruteForceOverThe1332ReferenceTransitions) {
     std::vector<uint32_t> largest_first(from.begin(), from.end());
     const std::map<uint32_t, int> size = {{0, 7}, {5, 4}, {9, 3}, {14, 2}, {19, 1}};
     std::sort(largest_first.begin(), largest_first.end(),
-                     [&](uint32_t a, uint32_t b) { return size.at(a) > size.at(b); });
+              [&](uint32_t a, uint32_t b) { return size.at(a) > size.at(b); });
     for (const uint32_t profile : largest_first) {
       const auto span = driver.create(profile);
       ASSERT_TRUE(span.has_value());
