@@ -157,7 +157,9 @@ void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
   // Before the first tables are made it is worth asking again, if something was given out: see
   // pods_patience_at_start.
   constexpr Duration kAskAgain = std::chrono::milliseconds(200);
-  if (!pods && !pods_heard_) {
+  // Where nobody serves pod-resources and nothing was given out, there is nothing to wait for.
+  const bool nobody = !pods && pods.error().code == Code::kUnavailable && desk_.held().empty();
+  if (!pods && !pods_heard_ && !nobody) {
     next_pods_ = ports_.clock.now() + kAskAgain;
     return;
   }

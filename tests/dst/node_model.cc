@@ -301,8 +301,11 @@ void NodeModel::register_plugin(const std::string& resource) {
 }
 void NodeModel::list_pods() {
   after_for_agent(milliseconds(1 + random_.below(20)), [this] {
-    if (!kubelet_up_ || pods_unknown_ > 0) {
-      if (pods_unknown_ > 0) --pods_unknown_;
+    if (kubelet_up_ && pods_unknown_ > 0) {
+      --pods_unknown_;
+      return agent_->on_pods(fail(Code::kTimeout, "pod-resources: no answer within 5 s"));
+    }
+    if (!kubelet_up_) {
       return agent_->on_pods(fail(Code::kUnavailable, "pod-resources: connection refused"));
     }
     std::vector<ports::PodDevices> out;
