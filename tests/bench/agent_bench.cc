@@ -41,7 +41,10 @@ using Milliseconds = std::chrono::duration<double, std::milli>;
 
 constexpr auto kPatience = std::chrono::seconds(20);
 
+pid_t g_agent = 0;  // dies with us, whatever goes wrong
+
 [[noreturn]] void die(const std::string& why) {
+  if (g_agent > 0) kill(g_agent, SIGKILL);
   fmt::print(stderr, "agent_bench: {}\n", why);
   std::exit(1);
 }
@@ -183,7 +186,7 @@ class Agent {
                                            "--config",      place.config(),
                                            "--state-dir",   place.dir + "/state",
                                            "--run-dir",     place.dir + "/run",
-                                           "--listen",      "127.0.0.1:0",
+                                           "--listen",      fmt::format("127.0.0.1:{}", place.port),
                                            "--log-level",   "warning",
                                            "--no-kube"};
     std::vector<char*> argv;
@@ -193,6 +196,7 @@ class Agent {
     if (posix_spawn(&pid, args[0].c_str(), nullptr, nullptr, argv.data(), environ) != 0) {
       die("cannot start " + args[0]);
     }
+    g_agent = pid;
   }
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
@@ -203,7 +207,7 @@ class Agent {
     const auto start = Clock::now();
     kill(pid, SIGTERM);
     waitpid(pid, nullptr, 0);
-    pid = 0;
+    pid = g_agent = 0;
     return since_ms(start);
   }
   // A number of /proc/<pid>/status.
