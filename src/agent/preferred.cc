@@ -11,13 +11,17 @@ struct Slot {
   uint32_t replica = 0;
 };
 
+bool comes_later(const Slot& a, const Slot& b) {
+  return a.replica != b.replica ? a.replica > b.replica : *a.id > *b.id;
+}
+
 // A device and what of it is free.
 struct Group {
-  std::vector<Slot> free;  // sorted; taken from the front
-  size_t next = 0;
+  std::vector<Slot> free;  // a heap once something was taken: the lowest replica in front
+  bool heaped = false;
   size_t offered = 0;
   size_t picked = 0;
-  [[nodiscard]] size_t left() const { return free.size() - next; }
+  [[nodiscard]] size_t left() const { return free.size(); }
   [[nodiscard]] size_t in_use() const { return offered - left(); }
 };
 
@@ -26,6 +30,15 @@ uint32_t replica_of(const std::string& id) {
   uint32_t n = 0;
   if (at != std::string::npos) std::from_chars(id.data() + at + 2, id.data() + id.size(), n);
   return n;
+}
+
+std::string take_lowest(Group& group) {
+  if (!group.heaped) std::make_heap(group.free.begin(), group.free.end(), comes_later);
+  group.heaped = true;
+  std::pop_heap(group.free.begin(), group.free.end(), comes_later);
+  std::string id = *group.free.back().id;
+  group.free.pop_back();
+  return id;
 }
 
 bool goes_before(const Group& a, const Group& b, Policy policy) {
@@ -53,17 +66,17 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
   for (const std::string& id : chosen)
     if (table.find(id) == nullptr)
       return fail(Code::kInvalidConfig, "{}: device {} is not offered", table.name, id);
+  size_t next =
+      0;  // the kubelet sends ids in the order of our list: most are found where the last one ended
   for (const std::string& id : request.available) {
-    const OfferedDevice* device = table.find(id);
+    while (next < table.devices.size() && table.devices[next].id < id) ++next;
+    const bool here = next < table.devices.size() && table.devices[next].id == id;
+    const OfferedDevice* device = here ? &table.devices[next] : table.find(id);
     if (device == nullptr)
       return fail(Code::kInvalidConfig, "{}: device {} is not offered", table.name, id);
     if (std::binary_search(chosen.begin(), chosen.end(), id)) continue;
     groups[device->base].free.push_back({&id, replica_of(id)});
   }
-  for (Group& group : groups)
-    std::sort(group.free.begin(), group.free.end(), [](const Slot& a, const Slot& b) {
-      return a.replica != b.replica ? a.replica < b.replica : *a.id < *b.id;
-    });
   for (const std::string& id : chosen) ++groups[table.find(id)->base].picked;
 
   while (chosen.size() < request.size) {
@@ -72,7 +85,7 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
       if (group.left() > 0 && (best == nullptr || goes_before(group, *best, policy))) best = &group;
     if (best == nullptr)
       return fail(Code::kInvalidConfig, "{}: an id stands twice among the available", table.name);
-    chosen.push_back(*best->free[best->next++].id);
+    chosen.push_back(take_lowest(*best));
     ++best->picked;
   }
   return chosen;
