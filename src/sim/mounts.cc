@@ -43,7 +43,8 @@ Status new_namespace() {
                   "private view: this kernel gives neither a mount namespace nor a user namespace "
                   "({}); run it as root",
                   std::strerror(errno));
-    (void)write_text("/proc/self/setgroups", "deny");
+    if (::access("/proc/self/setgroups", F_OK) == 0)  // kernels before 3.19 have none
+      TRY(write_text("/proc/self/setgroups", "deny"));
     TRY(write_text("/proc/self/uid_map", fmt::format("{} {} 1\n", uid, uid)));
     TRY(write_text("/proc/self/gid_map", fmt::format("{} {} 1\n", gid, gid)));
   }
