@@ -89,7 +89,7 @@ Result<Json> ask(const std::string& dir, const Json& request) {
                 dir, dir);
   write_line(fd.fd, request.dump(-1, ' ', false, Json::error_handler_t::replace));
   const std::string line = read_line(fd.fd);
-  const Json answer = Json::parse(line, nullptr, false);
+  Json answer = Json::parse(line, nullptr, false);
   if (answer.is_discarded())
     return fail(Code::kFailed, "{}: the kubelet stand-in ended while it was asked", dir);
   if (answer.contains("error"))

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 
@@ -100,10 +101,9 @@ NVML_API int nvmlSystemGetHicVersion(uint32_t* count, HwbcEntry*) {
 NVML_API int nvmlUnitGetCount(uint32_t* count) {
   return node_call(__func__, [&](Call&) { return put(count, 0U); });
 }
-NVML_API int nvmlUnitGetHandleByIndex(uint32_t, Handle* unit) {
-  return node_call(__func__, [&](Call&) {
-    return unit == nullptr ? Ret::kInvalidArgument : Ret::kInvalidArgument;
-  });
+// There are no S-class units, so no index is one.
+NVML_API int nvmlUnitGetHandleByIndex(uint32_t, Handle*) {
+  return node_call(__func__, [](Call&) { return Ret::kInvalidArgument; });
 }
 NVML_API int nvmlSystemGetTopologyGpuSet(uint32_t cpu, uint32_t* count, Handle* out) {
   return node_call(__func__, [&](Call& c) {
@@ -280,7 +280,7 @@ namespace {
 
 void copy_text(char* out, size_t size, const std::string& text) {
   std::memset(out, 0, size);
-  std::memcpy(out, text.data(), std::min(text.size(), size - 1));
+  std::copy_n(text.data(), std::min(text.size(), size - 1), out);
 }
 
 template <class Info>
