@@ -743,9 +743,11 @@ NVML_API int nvmlDeviceGetMemoryAffinity(Handle h, uint32_t words, unsigned long
   });
 }
 NVML_API int nvmlDeviceGetNumaNodeId(Handle h, uint32_t* out) {
-  return device_call(__func__, h, kGpuOnly, [&](Call&) {
-    return out == nullptr ? Ret::kInvalidArgument : Ret::kNotSupported;
-  });  // coherent platforms only
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    if (out == nullptr) return Ret::kInvalidArgument;
+    // Coherent platforms only.
+    return driver_major(c.state()) < 550 ? Ret::kFunctionNotFound : Ret::kNotSupported;
+  });
 }
 namespace {
 template <class Info>

@@ -2,6 +2,7 @@
 // where it registered.
 
 #include <algorithm>
+#include <bit>
 #include <ctime>
 #include <memory>
 #include <mutex>
@@ -18,13 +19,18 @@ constexpr uint64_t kSupported = sim::kEventSingleBitEcc | sim::kEventDoubleBitEc
                                 sim::kEventMigConfig;
 constexpr size_t kMaxEventSets = 1024;
 
+constexpr uint32_t kEventTypes = 16;  // bits of NVML's event types
+
 struct EventSet {
+  uint64_t id = 0;
   uint64_t masks[sim::kMaxGpus] = {};
+  uint64_t since[sim::kMaxGpus][kEventTypes] = {};  // no event from before its registration
   uint64_t next = 0;
 };
 
 struct Sets {
   std::mutex mutex;
+  uint64_t made = 0;
   std::vector<std::shared_ptr<EventSet>> all;
 };
 
@@ -33,11 +39,18 @@ Sets& sets() {
   return *kSets;
 }
 
-// The set behind a caller's pointer, if it is one of ours.
+// A number of its own for every set, so that the handle of a freed one is never another's. The mark
+// stands where a user address has zeros.
+Handle handle_of(const EventSet& set) {
+  constexpr uint64_t kMark = uint64_t{0x4e45} << 48;
+  return std::bit_cast<Handle>(kMark | set.id);
+}
+
+// The set of a caller's handle, if it is one of ours.
 std::shared_ptr<EventSet> find(Handle handle) {
   const std::lock_guard lock(sets().mutex);
   for (const auto& set : sets().all)
-    if (set.get() == handle) return set;
+    if (handle_of(*set) == handle) return set;
   return nullptr;
 }
 
@@ -63,8 +76,17 @@ void tell_world(const Call& c) {
       c.world.write([&](sim::State& state) { state.clients[*slot].event_gpus = gpus; });
 }
 
-Ret wait(const char*, Call& c, Handle handle, EventData* out, uint32_t timeout_ms,
-         bool with_instance) {
+// Called with the sets' mutex held.
+std::optional<sim::Event> next_wanted(const sim::State& state, EventSet& set) {
+  while (const auto event = sim::next_event(state, set.next, set.masks)) {
+    set.next = event->number + 1;
+    const auto bit = static_cast<uint32_t>(std::countr_zero(event->type));
+    if (bit < kEventTypes && event->number >= set.since[event->gpu][bit]) return event;
+  }
+  return std::nullopt;
+}
+
+Ret wait(Call& c, Handle handle, EventData* out, uint32_t timeout_ms, bool with_instance) {
   const auto set = find(handle);
   if (!set || out == nullptr) return Ret::kInvalidArgument;
   const int64_t until = real_ns() + int64_t{timeout_ms} * 1'000'000;
@@ -74,11 +96,10 @@ Ret wait(const char*, Call& c, Handle handle, EventData* out, uint32_t timeout_m
     std::optional<sim::Event> event;
     {
       const std::lock_guard lock(sets().mutex);
-      event = sim::next_event(c.state(), set->next, set->masks);
-      if (event) set->next = event->number + 1;
+      event = next_wanted(c.state(), *set);
     }
     if (event) {
-      out->device = handle_of(c.state(), {Kind::kGpu, event->gpu});
+      out->device = simnvml::handle_of(c.state(), {Kind::kGpu, event->gpu});
       out->type = event->type;
       out->data = event->data;
       if (with_instance) {
@@ -105,7 +126,8 @@ NVML_API int nvmlEventSetCreate(Handle* out) {
     set->next = c.state().events.next;
     const std::lock_guard lock(sets().mutex);
     if (sets().all.size() >= kMaxEventSets) return Ret::kMemory;
-    *out = set.get();
+    set->id = ++sets().made;
+    *out = handle_of(*set);
     sets().all.push_back(std::move(set));
     return Ret::kSuccess;
   });
@@ -116,7 +138,7 @@ NVML_API int nvmlEventSetFree(Handle handle) {
       const std::lock_guard lock(sets().mutex);
       auto& all = sets().all;
       const auto it = std::find_if(all.begin(), all.end(),
-                                   [&](const auto& set) { return set.get() == handle; });
+                                   [&](const auto& set) { return handle_of(*set) == handle; });
       if (it == all.end()) return Ret::kInvalidArgument;
       all.erase(it);
     }
@@ -135,9 +157,9 @@ NVML_API int nvmlDeviceRegisterEvents(Handle h, unsigned long long types, Handle
     if ((types & ~kSupported) != 0) return Ret::kNotSupported;  // and nothing is registered
     {
       const std::lock_guard lock(sets().mutex);
-      bool fresh = true;
-      for (const uint64_t mask : set->masks) fresh = fresh && mask == 0;
-      if (fresh) set->next = std::max(set->next, c.state().events.next);
+      const uint64_t fresh = types & ~set->masks[c.object.gpu];
+      for (uint32_t bit = 0; bit < kEventTypes; ++bit)
+        if ((fresh >> bit & 1) != 0) set->since[c.object.gpu][bit] = c.state().events.next;
       set->masks[c.object.gpu] |= types;
     }
     tell_world(c);
@@ -145,11 +167,10 @@ NVML_API int nvmlDeviceRegisterEvents(Handle h, unsigned long long types, Handle
   });
 }
 NVML_API int nvmlEventSetWait(Handle handle, EventData* out, uint32_t timeout_ms) {
-  return node_call(__func__,
-                   [&](Call& c) { return wait("v1", c, handle, out, timeout_ms, false); });
+  return node_call(__func__, [&](Call& c) { return wait(c, handle, out, timeout_ms, false); });
 }
 NVML_API int nvmlEventSetWait_v2(Handle handle, EventData* out, uint32_t timeout_ms) {
-  return node_call(__func__, [&](Call& c) { return wait("v2", c, handle, out, timeout_ms, true); });
+  return node_call(__func__, [&](Call& c) { return wait(c, handle, out, timeout_ms, true); });
 }
 
 }  // namespace gpuslice::simnvml

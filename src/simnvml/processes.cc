@@ -216,6 +216,7 @@ NVML_API int nvmlDeviceGetProcessUtilization(Handle h, ProcessUtilizationSample*
 NVML_API int nvmlDeviceGetProcessesUtilizationInfo(Handle h, ProcessesUtilizationInfo* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
+    if (driver_major(c.state()) < 550) return Ret::kFunctionNotFound;
     if (out->version != version_word(sizeof *out, 1)) return Ret::kArgumentVersionMismatch;
     if (c.gpu().mig_current != 0) return Ret::kNotSupported;
     const std::vector<Busy> rows = busy_processes(c);

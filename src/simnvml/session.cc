@@ -2,10 +2,12 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -42,19 +44,33 @@ struct Session {
   std::atomic<int> pid{0};
 };
 
+Session& session();
+
+// A child of fork must not find the mutex held by a thread that it does not have.
+void before_fork() { session().mutex.lock(); }
+void after_fork() { session().mutex.unlock(); }
+
+Session* make_session() {
+  pthread_atfork(before_fork, after_fork, after_fork);
+  return new Session;
+}
+
 // The library's only state. Leaked on purpose: threads may call during exit.
 Session& session() {
-  static Session* const kSession = new Session;
+  static Session* const kSession = make_session();
   return *kSession;
 }
 
-// Addresses of one object over its generations: a handle of an instance that is gone is taken for a
-// later one only if exactly a multiple of so many generations lies between. 8 MiB of address space,
-// never touched.
-constexpr uint32_t kTurns = 1024;
+// A handle's bits: the mark, the generation, the object. The mark stands where a user address has
+// zeros. Generations are given once in the life of a node and repeat here after 2^35.
+constexpr uint64_t kMark = 0x4e56;
+constexpr uint32_t kObjectBits = 13;
+constexpr uint32_t kMarkBits = 16;
+constexpr uint64_t kGenerations = uint64_t{1} << (64 - kMarkBits - kObjectBits);
 constexpr uint32_t kMigSlots = kMaxGis * kMaxCis;
 constexpr uint32_t kObjectsOfGpu = 1 + kMigSlots + kMaxGis + kMigSlots;
-char g_handles[kMaxGpus * kObjectsOfGpu * kTurns];
+static_assert(kMaxGpus * kObjectsOfGpu <= 1U << kObjectBits);
+static_assert(sizeof(Handle) == sizeof(uint64_t));
 
 // The calls that the world counts, by name.
 std::optional<sim::Call> counted_call(std::string_view name) {
@@ -97,10 +113,10 @@ uint32_t slot_of(const Object& o) {
   return base;
 }
 
-Object object_of_slot(uint32_t slot) {
+Object object_of_slot(uint64_t slot) {
   Object o;
-  o.gpu = slot / kObjectsOfGpu;
-  uint32_t rest = slot % kObjectsOfGpu;
+  o.gpu = static_cast<uint32_t>(slot / kObjectsOfGpu);
+  auto rest = static_cast<uint32_t>(slot % kObjectsOfGpu);
   if (rest == 0) return o;
   rest -= 1;
   if (rest < kMigSlots) {
@@ -198,23 +214,54 @@ sim::Caller Call::caller() const {
           .client = world.attached().value_or(sim::kNoClient)};
 }
 
-Ret init(uint32_t flags) {
+namespace {
+
+// What a fault does to a call: an answer, a wait, or no return.
+Ret suffer(const sim::Strike& strike) {
+  switch (strike.kind) {
+    case sim::FaultKind::kFail:
+      return strike.ret;
+    case sim::FaultKind::kLatency:
+      wait_ns(strike.latency_ns);
+      return Ret::kSuccess;
+    case sim::FaultKind::kHang:
+      for (;;) wait_ns(3'600'000'000'000);
+  }
+  return Ret::kSuccess;
+}
+
+// Init and shutdown suffer without the session's mutex: a hanging init stands in nobody's way.
+Ret suffer_node_fault(sim::World& world, const char* name) {
+  const sim::CallSite site{name, sim::kAnyGpu, ::getpid()};
+  if (!sim::might_strike(*world.snapshot(), site)) return Ret::kSuccess;
+  const auto struck = world.write([&](sim::State& state) { return sim::strike(state, site); });
+  return struck && *struck ? suffer(**struck) : Ret::kSuccess;
+}
+
+Ret node_of_init(Session& s, Node*& node) {
+  const std::lock_guard lock(s.mutex);
+  if (s.count.load() > 0 && s.pid.load() == ::getpid()) {
+    node = s.open.load();
+    return Ret::kSuccess;
+  }
+  return open_node(s, node);
+}
+
+}  // namespace
+
+Ret init(const char* name, uint32_t flags) {
   Session& s = session();
+  Node* node = nullptr;
+  if (const Ret ret = node_of_init(s, node); ret != Ret::kSuccess) return ret;
+  if (const Ret ret = suffer_node_fault(*node->world, name); ret != Ret::kSuccess) return ret;
   const std::lock_guard lock(s.mutex);
   const int pid = ::getpid();
   if (s.count.load() > 0 && s.pid.load() == pid) {
     s.count.fetch_add(1);
     return Ret::kSuccess;
   }
-  Node* node = nullptr;
-  if (const Ret ret = open_node(s, node); ret != Ret::kSuccess) return ret;
-  const auto state = node->world->snapshot();
-  const sim::CallSite site{"nvmlInit_v2", sim::kAnyGpu, pid};
-  if (sim::might_strike(*state, site)) {
-    const auto struck = node->world->write([&](sim::State& st) { return sim::strike(st, site); });
-    if (struck && *struck && (*struck)->kind == sim::FaultKind::kFail) return (*struck)->ret;
-  }
-  if (state->node.driver_loaded == 0 || !node->visible.control()) return Ret::kDriverNotLoaded;
+  if (node->world->snapshot()->node.driver_loaded == 0 || !node->visible.control())
+    return Ret::kDriverNotLoaded;
   if ((flags & kNoAttach) == 0 && !node->world->attach()) return Ret::kUnknown;
   s.open.store(node, std::memory_order_release);
   s.pid.store(pid);
@@ -224,6 +271,10 @@ Ret init(uint32_t flags) {
 
 Ret shutdown() {
   Session& s = session();
+  if (s.count.load() <= 0) return Ret::kUninitialized;
+  if (const Ret ret = suffer_node_fault(*s.open.load()->world, "nvmlShutdown");
+      ret != Ret::kSuccess)
+    return ret;
   const std::lock_guard lock(s.mutex);
   if (s.count.load() <= 0) return Ret::kUninitialized;
   if (s.count.fetch_sub(1) > 1) return Ret::kSuccess;
@@ -261,16 +312,7 @@ void strike_if_due(const char* name, uint32_t gpu, Guard& guard) {
   });
   guard.snapshot = guard.world->snapshot();
   if (!struck || !*struck) return;
-  switch ((*struck)->kind) {
-    case sim::FaultKind::kFail:
-      guard.ret = (*struck)->ret;
-      break;
-    case sim::FaultKind::kLatency:
-      wait_ns((*struck)->latency_ns);
-      break;
-    case sim::FaultKind::kHang:
-      for (;;) wait_ns(3'600'000'000'000);
-  }
+  guard.ret = suffer(**struck);
   guard.snapshot = guard.world->snapshot();
 }
 
@@ -290,20 +332,19 @@ void hold(const Call& call, const Object& object) {
 }
 
 Handle handle_of(const sim::State& state, const Object& object) {
-  const auto turn = static_cast<uint32_t>(generation_of(state, object) % kTurns);
-  return &g_handles[slot_of(object) * kTurns + turn];
+  const uint64_t generation = generation_of(state, object) % kGenerations;
+  return std::bit_cast<Handle>(kMark << (64 - kMarkBits) | generation << kObjectBits |
+                               slot_of(object));
 }
 
 std::optional<Object> object_of(const sim::State& state, Handle handle) {
-  const auto address = reinterpret_cast<uintptr_t>(handle);
-  const auto first = reinterpret_cast<uintptr_t>(&g_handles[0]);
-  if (address < first || address >= first + sizeof g_handles) return std::nullopt;
-  const auto offset = static_cast<uint32_t>(address - first);
-  const Object object = object_of_slot(offset / kTurns);
+  const auto bits = std::bit_cast<uint64_t>(handle);
+  if (bits >> (64 - kMarkBits) != kMark) return std::nullopt;
+  const Object object = object_of_slot(bits & ((1U << kObjectBits) - 1));
   if (object.gpu >= state.node.gpu_count) return std::nullopt;
   const uint64_t generation = generation_of(state, object);
   if (object.kind != Kind::kGpu && generation == 0) return std::nullopt;
-  if (generation % kTurns != offset % kTurns) return std::nullopt;
+  if (generation % kGenerations != (bits >> kObjectBits) % kGenerations) return std::nullopt;
   return object;
 }
 

@@ -4,9 +4,10 @@
 // table, the injected faults, and the guard that every call passes. Nothing here throws across it
 // and nothing aborts.
 //
-// Handles are addresses inside a table of ours: a pointer from elsewhere, or of an object that is
-// gone, is told by range and generation and never dereferenced. Thread-safe; safe across fork: a
-// child reads on and is a client of its own from its own init.
+// Handles are numbers, not addresses: a mark that no address has, the object's generation, and
+// which object. A pointer from elsewhere, or a handle of an object that is gone, is told by looking
+// at it, and nothing is ever dereferenced. Thread-safe; safe across fork: a child reads on and is a
+// client of its own from its own init.
 
 #include <atomic>
 #include <cstdint>
@@ -19,7 +20,7 @@
 #include "sim/state.h"
 #include "sim/visibility.h"
 #include "sim/world.h"
-#include "simnvml/abi.h"
+#include "simnvml/exports.h"
 
 namespace gpuslice::simnvml {
 
@@ -49,9 +50,10 @@ struct Call {
   [[nodiscard]] sim::Caller caller() const;
 };
 
-[[nodiscard]] Ret init(uint32_t flags);
+// `name` is the call's, for faults.
+[[nodiscard]] Ret init(const char* name, uint32_t flags);
 [[nodiscard]] Ret shutdown();
-// The driver's major version, 580 before init.
+// The driver's major version.
 [[nodiscard]] uint32_t driver_major(const sim::State& state);
 
 [[nodiscard]] Handle handle_of(const sim::State& state, const Object& object);
@@ -151,7 +153,5 @@ template <class F>
   if (done) return *done;
   return done.error().code == Code::kNoPermission ? Ret::kNoPermission : Ret::kUnknown;
 }
-
-#define NVML_API extern "C" __attribute__((visibility("default")))
 
 }  // namespace gpuslice::simnvml

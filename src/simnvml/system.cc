@@ -39,9 +39,9 @@ std::string process_name(uint32_t pid) {
   return text;
 }
 
-int do_init(uint32_t flags) noexcept {
+int do_init(const char* name, uint32_t flags) noexcept {
   try {
-    return to_int(init(flags));
+    return to_int(init(name, flags));
   } catch (...) {
     return to_int(Ret::kUnknown);
   }
@@ -49,9 +49,9 @@ int do_init(uint32_t flags) noexcept {
 
 }  // namespace
 
-NVML_API int nvmlInit() { return do_init(0); }
-NVML_API int nvmlInit_v2() { return do_init(0); }
-NVML_API int nvmlInitWithFlags(uint32_t flags) { return do_init(flags); }
+NVML_API int nvmlInit() { return do_init(__func__, 0); }
+NVML_API int nvmlInit_v2() { return do_init(__func__, 0); }
+NVML_API int nvmlInitWithFlags(uint32_t flags) { return do_init(__func__, flags); }
 NVML_API int nvmlShutdown() {
   try {
     return to_int(shutdown());
@@ -81,9 +81,10 @@ NVML_API int nvmlSystemGetCudaDriverVersion_v2(int* out) {
                    [&](Call& c) { return put(out, cuda_version(driver_major(c.state()))); });
 }
 NVML_API int nvmlSystemGetDriverBranch(void* info, uint32_t length) {
-  return node_call(__func__, [&](Call&) {
+  return node_call(__func__, [&](Call& c) {
     (void)length;
-    return info == nullptr ? Ret::kInvalidArgument : Ret::kNotSupported;
+    if (info == nullptr) return Ret::kInvalidArgument;
+    return driver_major(c.state()) < 560 ? Ret::kFunctionNotFound : Ret::kNotSupported;
   });
 }
 NVML_API int nvmlSystemGetProcessName(uint32_t pid, char* out, uint32_t length) {
@@ -195,7 +196,9 @@ Ret by_mig_uuid(Call& c, std::string_view uuid, Handle* out) {
   } else {
     found = sim::find_mig_uuid(c.state(), uuid);
   }
-  if (!found || !visible_mig(c, found->gpu, found->gi, found->ci)) return Ret::kNotFound;
+  if (!found || !c.visible.gpu(c.state().gpus[found->gpu].minor) ||
+      !visible_mig(c, found->gpu, found->gi, found->ci))
+    return Ret::kNotFound;
   if (c.state().gpus[found->gpu].lost != 0) return Ret::kGpuIsLost;
   *out = handle_of(c.state(), {Kind::kMig, found->gpu, found->gi, found->ci});
   return Ret::kSuccess;
@@ -244,6 +247,7 @@ NVML_API int nvmlDeviceGetHandleByUUID(const char* uuid, Handle* out) {
 NVML_API int nvmlDeviceGetHandleByUUIDV(const UuidV1* uuid, Handle* out) {
   return node_call(__func__, [&](Call& c) {
     if (uuid == nullptr) return Ret::kInvalidArgument;
+    if (driver_major(c.state()) < 575) return Ret::kFunctionNotFound;
     if (uuid->version != version_word(sizeof(UuidV1), 1)) return Ret::kArgumentVersionMismatch;
     if (uuid->type == 1)
       return by_uuid(c, std::string_view(uuid->value.text, strnlen(uuid->value.text, 41)), out);
@@ -266,6 +270,7 @@ NVML_API int nvmlDeviceGetHandleBySerial(const char* serial, Handle* out) {
     for (uint32_t i = 0; i < n; ++i) {
       if (wanted != fmt::format("{:013}", c.state().gpus[gpus[i]].pdi % 10'000'000'000'000ULL))
         continue;
+      if (c.state().gpus[gpus[i]].lost != 0) return Ret::kGpuIsLost;
       *out = handle_of(c.state(), {Kind::kGpu, gpus[i]});
       return Ret::kSuccess;
     }
