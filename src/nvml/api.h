@@ -21,6 +21,7 @@ inline constexpr Return kNotFound = 6;
 inline constexpr Return kInsufficientSize = 7;
 inline constexpr Return kFunctionNotFound = 13;
 inline constexpr Return kGpuIsLost = 15;
+inline constexpr Return kInUse = 19;
 
 inline constexpr unsigned kNoInstance = 0xFFFFFFFFu;  // a process that is not on MIG
 inline constexpr unsigned long long kUnknownMemory = 0xFFFFFFFFFFFFFFFFull;  // "not available"
@@ -85,6 +86,48 @@ struct ComputeInstanceInfo {
   Placement placement;
 };
 static_assert(sizeof(ComputeInstanceInfo) == 32);
+
+struct GiProfileInfo {
+  unsigned id, p2p, slices, count, sm, ce, dec, enc, jpeg, ofa;
+  unsigned long long memory_mb;
+};
+static_assert(sizeof(GiProfileInfo) == 48);
+
+struct GiProfileInfoV2 {
+  unsigned version, id, p2p, slices, count, sm, ce, dec, enc, jpeg, ofa;
+  unsigned long long memory_mb;
+  char name[96];  // "MIG 1g.5gb"
+};
+static_assert(sizeof(GiProfileInfoV2) == 152 && offsetof(GiProfileInfoV2, name) == 56);
+inline constexpr unsigned kGiProfileInfoV2 = 0x02000098;
+
+struct CiProfileInfo {
+  unsigned id, slices, count, sm, ce, dec, enc, jpeg, ofa;
+};
+static_assert(sizeof(CiProfileInfo) == 36);
+
+struct FieldValue {
+  unsigned field, scope;
+  long long timestamp_us, latency_us;
+  unsigned type;
+  Return code;
+  union {
+    double number;
+    unsigned word;
+    unsigned long long wide;
+  } value;
+};
+static_assert(sizeof(FieldValue) == 40 && offsetof(FieldValue, value) == 32);
+
+// NVML's enums of GPU and compute instance profiles are counted from 0 upward; one that this
+// driver does not know answers INVALID_ARGUMENT and ends the list.
+inline constexpr unsigned kMostGiEnums = 64;
+inline constexpr unsigned kMostCiEnums = 32;
+inline constexpr unsigned kMostPlacements = 64;
+inline constexpr unsigned kEngineShared = 0;
+
+inline constexpr unsigned kFieldResetlessMig = 184;
+inline constexpr unsigned kFieldModeIndependentMigQuery = 199;
 
 inline constexpr size_t kNameBytes = 96;
 inline constexpr size_t kUuidBytes = 96;

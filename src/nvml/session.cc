@@ -14,7 +14,9 @@
 #include "base/check.h"
 #include "base/text.h"
 #include "nvml/api.h"
+#include "nvml/calls.h"
 #include "nvml/library.h"
+#include "nvml/mig_calls.h"
 
 namespace gpuslice::nvml {
 namespace {
@@ -23,11 +25,6 @@ using api::Device;
 using api::Instance;
 using api::Return;
 
-// Processes of one list; a GPU with more shows this many.
-constexpr unsigned kMaxProcesses = 1024;
-// A process's name, as nvmlSystemGetProcessName writes it.
-constexpr unsigned kProcessNameBytes = 512;
-
 // What NVML's enums are called in its manual.
 constexpr int kTemperatureGpu = 0;
 constexpr int kClockGraphics = 0;
@@ -35,17 +32,6 @@ constexpr int kClockSm = 1;
 constexpr int kClockMemory = 2;
 constexpr int kEccUncorrected = 1;
 constexpr int kEccVolatile = 0;
-
-// An answer that means "not on this GPU" or "not for you", which is no failure of the GPU.
-bool merely_absent(Return code) {
-  return code == api::kNotSupported || code == api::kNoPermission || code == api::kNotFound ||
-         code == api::kFunctionNotFound || code == api::kInvalidArgument;
-}
-
-template <size_t N>
-std::string text_of(const std::array<char, N>& buffer) {
-  return {buffer.data(), ::strnlen(buffer.data(), N)};
-}
 
 // /sys/bus/pci/devices/<bdf>/numa_node; sysfs writes the domain with four digits and small letters.
 int64_t numa_node_of(const std::string& root, std::string_view bus_id) {
@@ -64,47 +50,10 @@ int64_t numa_node_of(const std::string& root, std::string_view bus_id) {
 
 }  // namespace
 
-Code code_of_return(int nvml_return) {
-  switch (nvml_return) {
-    case 2:   // INVALID_ARGUMENT
-    case 5:   // ALREADY_INITIALIZED
-    case 7:   // INSUFFICIENT_SIZE
-    case 25:  // ARGUMENT_VERSION_MISMATCH
-      return Code::kInternal;
-    case 3:   // NOT_SUPPORTED
-    case 13:  // FUNCTION_NOT_FOUND
-    case 23:  // INSUFFICIENT_RESOURCES
-    case 26:  // DEPRECATED
-    case 30:  // RESET_TYPE_NOT_SUPPORTED
-      return Code::kImpossible;
-    case 4:  // NO_PERMISSION
-      return Code::kNoPermission;
-    case 6:   // NOT_FOUND
-    case 28:  // GPU_NOT_FOUND
-      return Code::kNotFound;
-    case 1:   // UNINITIALIZED
-    case 9:   // DRIVER_NOT_LOADED
-    case 12:  // LIBRARY_NOT_FOUND
-    case 18:  // LIB_RM_VERSION_MISMATCH
-    case 27:  // NOT_READY
-      return Code::kUnavailable;
-    case 10:  // TIMEOUT
-      return Code::kTimeout;
-    case 15:  // GPU_IS_LOST
-      return Code::kGpuLost;
-    case 16:  // RESET_REQUIRED
-      return Code::kNeedsReset;
-    case 19:  // IN_USE
-      return Code::kInUse;
-    default:
-      return Code::kFailed;
-  }
-}
-
-class Session::Impl {
+class Session::Impl final : public Calls {
  public:
   Impl(std::string root, std::unique_ptr<Library> library)
-      : root_(std::move(root)), library_(std::move(library)) {}
+      : Calls(std::move(library)), root_(std::move(root)) {}
 
   ~Impl() {
     if (initialised_) (void)call<>("nvmlShutdown");
@@ -170,70 +119,12 @@ class Session::Impl {
   }
 
  private:
-  // Calls `name` with `args`, whose types must be those of NVML's manual as far as the machine's
-  // calling convention sees them: enums are ints and handles are pointers, whatever their names.
-  template <class... Args>
-#if defined(__clang__)
-  __attribute__((no_sanitize("function")))
-#endif
-  Return
-  call(const char* name, Args... args) {
-    auto* function = library_->function<Return(Args...)>(name);
-    return function == nullptr ? api::kFunctionNotFound : function(args...);
-  }
-
-  [[nodiscard]] Error error(std::string_view object, const char* name, Return code) {
-    const char* words = "function not found in this driver's library";
-    if (auto* error_string = library_->function<const char*(Return)>("nvmlErrorString");
-        code != api::kFunctionNotFound && error_string != nullptr) {
-      words = error_string(code);
-    }
-    return {code_of_return(code), fmt::format("{}: {}: {} ({})", object, name, words, code), {}};
-  }
-
-  // A call without which the object is of no use.
-  template <class... Args>
-  Status must(std::string_view object, const char* name, Args... args) {
-    const Return code = call(name, args...);
-    if (code != api::kSuccess) return std::unexpected(error(object, name, code));
-    return {};
-  }
-
-  // A call whose answer may be absent; anything worse is an error all the same.
-  template <class... Args>
-  Status may(std::string_view object, const char* name, Args... args) {
-    const Return code = call(name, args...);
-    if (code != api::kSuccess && !merely_absent(code)) {
-      return std::unexpected(error(object, name, code));
-    }
-    return {};
-  }
-
-  // An unsigned getter; nothing where the driver does not tell.
-  template <class... Args>
-  std::optional<uint32_t> value(const char* name, Args... args) {
-    unsigned out = 0;
-    if (call(name, args..., &out) != api::kSuccess) return std::nullopt;
-    return out;
-  }
-
-  template <size_t N>
-  std::string string(const char* name, Device device) {
-    std::array<char, N> buffer{};
-    if (call(name, device, buffer.data(), static_cast<unsigned>(N)) != api::kSuccess) return "";
-    return text_of(buffer);
-  }
-
   Status read_mig(const std::string& object, Device device, ports::Gpu& gpu);
   Result<ports::MigDevice> mig_device(const std::string& object, Device parent, Device device,
                                       uint32_t index);
   void read_details(Device device, const api::Memory& memory, ports::Gpu& gpu);
-  void read_processes(Device device, ports::Process::Kind kind, const char* name,
-                      std::vector<ports::Process>& out);
-  std::string process_name(uint32_t pid);
 
   std::string root_;
-  std::unique_ptr<Library> library_;
   bool initialised_ = false;
 };
 
@@ -350,46 +241,7 @@ void Session::Impl::read_details(Device device, const api::Memory& memory, ports
   gpu.pcie_width = value("nvmlDeviceGetCurrPcieLinkWidth", device);
   gpu.serial = string<api::kSerialBytes>("nvmlDeviceGetSerial", device);
   gpu.vbios = string<api::kVbiosBytes>("nvmlDeviceGetVbiosVersion", device);
-  read_processes(device, ports::Process::Kind::kCompute, "nvmlDeviceGetComputeRunningProcesses_v3",
-                 gpu.processes);
-  read_processes(device, ports::Process::Kind::kGraphics,
-                 "nvmlDeviceGetGraphicsRunningProcesses_v3", gpu.processes);
-  read_processes(device, ports::Process::Kind::kMps, "nvmlDeviceGetMPSComputeRunningProcesses_v3",
-                 gpu.processes);
-}
-
-void Session::Impl::read_processes(Device device, ports::Process::Kind kind, const char* name,
-                                   std::vector<ports::Process>& out) {
-  std::vector<api::ProcessInfo> list(64);
-  auto count = static_cast<unsigned>(list.size());
-  Return code = call(name, device, &count, list.data());
-  // Processes come while one asks: room for some more than it says.
-  while (code == api::kInsufficientSize && list.size() < kMaxProcesses) {
-    list.resize(std::min<size_t>(kMaxProcesses, std::max<size_t>(list.size() * 2, count + 16)));
-    count = static_cast<unsigned>(list.size());
-    code = call(name, device, &count, list.data());
-  }
-  if (code != api::kSuccess) return;
-  list.resize(std::min<size_t>(count, list.size()));
-  for (const api::ProcessInfo& info : list) {
-    ports::Process process;
-    process.pid = info.pid;
-    process.kind = kind;
-    if (info.used_memory != api::kUnknownMemory) process.memory_bytes = info.used_memory;
-    if (info.gpu_instance != api::kNoInstance) process.gi = GiId{info.gpu_instance};
-    if (info.compute_instance != api::kNoInstance) process.ci = CiId{info.compute_instance};
-    process.name = process_name(info.pid);
-    out.push_back(std::move(process));
-  }
-}
-
-std::string Session::Impl::process_name(uint32_t pid) {
-  std::array<char, kProcessNameBytes> buffer{};
-  if (pid == 0 ||
-      call("nvmlSystemGetProcessName", pid, buffer.data(), kProcessNameBytes) != api::kSuccess) {
-    return "";
-  }
-  return text_of(buffer);
+  gpu.processes = processes(device);
 }
 
 // --- Session
@@ -425,6 +277,49 @@ Result<uint32_t> Session::gpu_count() {
 Result<ports::Gpu> Session::gpu(GpuIndex index, ports::Detail detail) {
   CHECK(impl_ != nullptr, "NVML is asked before it is opened");
   return impl_->gpu(index, detail);
+}
+
+// --- MIG
+// -------------------------------------------------------------------------------------------
+
+MigCalls Session::mig() {
+  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  return MigCalls(*impl_);
+}
+
+Result<ports::MigMode> Session::mig_mode(const std::string& gpu) { return mig().mode(gpu); }
+Result<bool> Session::mode_needs_reset(const std::string& gpu) {
+  return mig().mode_needs_reset(gpu);
+}
+Result<ports::GiProfiles> Session::gi_profiles(const std::string& gpu) {
+  return mig().gi_profiles(gpu);
+}
+Result<uint32_t> Session::gi_free(const std::string& gpu, ProfileId profile) {
+  return mig().gi_free(gpu, profile);
+}
+Result<std::vector<ports::CiProfile>> Session::ci_profiles(const std::string& gpu, GiId gi) {
+  return mig().ci_profiles(gpu, gi);
+}
+Result<std::vector<ports::GpuInstance>> Session::instances(const std::string& gpu) {
+  return mig().instances(gpu);
+}
+Result<std::vector<ports::Process>> Session::processes(const std::string& gpu) {
+  return mig().processes(gpu);
+}
+Result<ports::Activation> Session::set_mig_mode(const std::string& gpu, bool on) {
+  return mig().set_mode(gpu, on);
+}
+Result<GiId> Session::create_gi(const std::string& gpu, ProfileId profile,
+                                std::optional<gpu::Placement> placement) {
+  return mig().create_gi(gpu, profile, placement);
+}
+Status Session::destroy_gi(const std::string& gpu, GiId gi) { return mig().destroy_gi(gpu, gi); }
+Result<CiId> Session::create_ci(const std::string& gpu, GiId gi, ProfileId profile,
+                                std::optional<gpu::Placement> placement) {
+  return mig().create_ci(gpu, gi, profile, placement);
+}
+Status Session::destroy_ci(const std::string& gpu, GiId gi, CiId ci) {
+  return mig().destroy_ci(gpu, gi, ci);
 }
 
 }  // namespace gpuslice::nvml

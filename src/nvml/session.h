@@ -11,14 +11,15 @@
 #include <memory>
 #include <string>
 
+#include "nvml/calls.h"
+#include "ports/mig.h"
 #include "ports/nvml.h"
 
 namespace gpuslice::nvml {
 
-// What NVML's return code means to us.
-[[nodiscard]] Code code_of_return(int nvml_return);
+class MigCalls;
 
-class Session final : public ports::Nvml {
+class Session final : public ports::Nvml, public ports::Mig {
  public:
   // `root`: where the driver's files lie, "/" for the machine's own.
   explicit Session(std::string root);
@@ -32,8 +33,26 @@ class Session final : public ports::Nvml {
   [[nodiscard]] Result<uint32_t> gpu_count() override;
   [[nodiscard]] Result<ports::Gpu> gpu(GpuIndex index, ports::Detail detail) override;
 
+  [[nodiscard]] Result<ports::MigMode> mig_mode(const std::string& gpu) override;
+  [[nodiscard]] Result<bool> mode_needs_reset(const std::string& gpu) override;
+  [[nodiscard]] Result<ports::GiProfiles> gi_profiles(const std::string& gpu) override;
+  [[nodiscard]] Result<uint32_t> gi_free(const std::string& gpu, ProfileId profile) override;
+  [[nodiscard]] Result<std::vector<ports::CiProfile>> ci_profiles(const std::string& gpu,
+                                                                  GiId gi) override;
+  [[nodiscard]] Result<std::vector<ports::GpuInstance>> instances(const std::string& gpu) override;
+  [[nodiscard]] Result<std::vector<ports::Process>> processes(const std::string& gpu) override;
+  [[nodiscard]] Result<ports::Activation> set_mig_mode(const std::string& gpu, bool on) override;
+  [[nodiscard]] Result<GiId> create_gi(const std::string& gpu, ProfileId profile,
+                                       std::optional<gpu::Placement> placement) override;
+  [[nodiscard]] Status destroy_gi(const std::string& gpu, GiId gi) override;
+  [[nodiscard]] Result<CiId> create_ci(const std::string& gpu, GiId gi, ProfileId profile,
+                                       std::optional<gpu::Placement> placement) override;
+  [[nodiscard]] Status destroy_ci(const std::string& gpu, GiId gi, CiId ci) override;
+
  private:
   class Impl;
+  [[nodiscard]] MigCalls mig();
+
   std::string root_;
   std::unique_ptr<Impl> impl_;  // while open
 };
