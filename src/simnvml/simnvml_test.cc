@@ -1,25 +1,12 @@
-// The simulated library as a program meets it: dlopen'ed, by its C symbols, on a world of this
-// test's own.
-
-#include <dlfcn.h>
-#include <gtest/gtest.h>
+// What is exported; what every export answers before init, without arguments, and to nonsense.
 
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <set>
-#include <string>
+#include <map>
 
-#include "sim/trees.h"
-#include "sim/world.h"
-#include "simnvml/abi.h"
+#include "simnvml/testing.h"
 
 namespace gpuslice::simnvml {
 namespace {
-
-namespace fs = std::filesystem;
 
 std::set<std::string> exported() {
   std::set<std::string> out;
@@ -34,10 +21,8 @@ std::set<std::string> exported() {
 }
 
 std::set<std::string> wanted() {
-  std::ifstream in("data/nvml-symbols.txt");
   std::set<std::string> out = {"gpuslice_sim_gpu_reset"};
-  for (std::string line; std::getline(in, line);)
-    if (!line.empty() && line[0] != '#') out.insert(line.substr(0, line.find(' ')));
+  for (const SymbolRow& row : symbol_rows()) out.insert(row.name);
   return out;
 }
 
@@ -47,124 +32,138 @@ TEST(Library, ExportsJustTheNamesOfADriver) {
   EXPECT_EQ(names.size(), 437U);
 }
 
-struct LibraryTest : testing::Test {
-  LibraryTest() {
-    root = fs::temp_directory_path() / ("gpuslice-nvml-" + std::to_string(::getpid()));
-    fs::remove_all(root);
-    fs::create_directories(root);
-    EXPECT_TRUE(sim::lay_driver_files(root, "580.65.06", LIBRARY, "").has_value());
-    sim::NodeOptions options;
-    options.gpus = {{"A100-SXM4-40GB", sim::Sweep::kPlain}, {"T4", sim::Sweep::kPlain}};
-    world = std::move(*sim::World::create(root, options));
-    ::setenv("GPUSLICE_SIM_ROOT", root.c_str(), 1);
-    library = ::dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    EXPECT_NE(library, nullptr) << ::dlerror();
-  }
-  ~LibraryTest() override {
-    while (call("nvmlShutdown") == 0) {
-    }
-    world.reset();
-    fs::remove_all(root);
-  }
+// Every argument of every call is passed as a word: so the two ABIs that we run on pass integers
+// and pointers alike.
+using Words = int (*)(uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t,
+                      uintptr_t);
 
-  template <class... Args>
-  int call(const char* name, Args... args) {
-    void* symbol = ::dlsym(library, name);
-    EXPECT_NE(symbol, nullptr) << name;
-    return reinterpret_cast<int (*)(Args...)>(symbol)(args...);
+struct EveryExport : LibraryTest {
+  static std::vector<std::string> names() {
+    std::vector<std::string> out;
+    for (const std::string& name : wanted())
+      if (name != "nvmlErrorString") out.push_back(name);
+    return out;
   }
-  Handle gpu(uint32_t index) {
-    Handle handle = nullptr;
-    EXPECT_EQ(call("nvmlDeviceGetHandleByIndex_v2", index, &handle), 0);
-    return handle;
+  // Whether its first argument is a device.
+  static bool takes_device(const std::string& name) {
+    return (name.starts_with("nvmlDevice") && name.find("GetHandleBy") == std::string::npos &&
+            !name.starts_with("nvmlDeviceGetCount")) ||
+           name.starts_with("gpuslice");
   }
-
-  fs::path root;
-  std::unique_ptr<sim::World> world;
-  void* library = nullptr;
+  static Ret with(const std::string& name, uintptr_t first, uintptr_t others) {
+    return static_cast<Ret>(reinterpret_cast<Words>(symbol(name.c_str()))(
+        first, others, others, others, others, others, others, others));
+  }
 };
 
-TEST_F(LibraryTest, InitIsCounted) {
-  uint32_t count = 0;
-  EXPECT_EQ(call("nvmlDeviceGetCount_v2", &count), 1);
-  const auto text = reinterpret_cast<const char* (*)(int)>(::dlsym(library, "nvmlErrorString"));
-  EXPECT_STREQ(text(19), "In use by another client");
-  ASSERT_EQ(call("nvmlInit_v2"), 0);
-  ASSERT_EQ(call("nvmlInit_v2"), 0);
-  EXPECT_EQ(call("nvmlShutdown"), 0);
-  EXPECT_EQ(call("nvmlDeviceGetCount_v2", &count), 0);
-  EXPECT_EQ(count, 2U);
-  EXPECT_EQ(call("nvmlShutdown"), 0);
-  EXPECT_EQ(call("nvmlShutdown"), 1);
+TEST_F(EveryExport, IsUninitializedBeforeInit) {
+  make(node_of({kA100}));
+  for (const std::string& name : names()) {
+    if (name.starts_with("nvmlInit")) continue;
+    EXPECT_EQ(with(name, 0, 0), Ret::kUninitialized) << name;
+  }
 }
 
-TEST_F(LibraryTest, HandlesThatAreNotOursAreRefused) {
-  ASSERT_EQ(call("nvmlInit_v2"), 0);
-  char name[96];
+TEST_F(EveryExport, IsUninitializedAfterTheLastShutdown) {
+  begin(node_of({kA100}));
+  const auto handle = reinterpret_cast<uintptr_t>(gpu());
+  ASSERT_EQ(CALL(nvmlShutdown), Ret::kSuccess);
+  for (const std::string& name : names()) {
+    if (name.starts_with("nvmlInit")) continue;
+    EXPECT_EQ(with(name, handle, 0), Ret::kUninitialized) << name;
+  }
+}
+
+TEST_F(EveryExport, RefusesNothingAsArguments) {
+  begin(node_of({kA100}));
+  for (const std::string& name : names()) {
+    if (name.starts_with("nvmlInit") || name == "nvmlShutdown") continue;
+    const Ret ret = with(name, 0, 0);
+    EXPECT_TRUE(ret == Ret::kInvalidArgument || ret == Ret::kNotSupported)
+        << name << " answers " << sim::ret_name(ret);
+    if (name.starts_with("nvmlDevice") || name.starts_with("gpuslice")) {
+      EXPECT_EQ(ret, Ret::kInvalidArgument) << name << ": no device is none";
+    }
+  }
+}
+
+// A good handle, and null or 0 for all the rest. Each call that answers SUCCESS to that is one that
+// takes no more than a device, or numbers of which 0 is good.
+TEST_F(EveryExport, RefusesADeviceWithNothingElse) {
+  begin(node_of({kH100}));
+  const std::set<std::string> good = {
+      "gpuslice_sim_gpu_reset",
+      "nvmlDeviceClearEccErrorCounts",
+      "nvmlDeviceResetApplicationsClocks",
+      "nvmlDeviceResetGpuLockedClocks",
+      "nvmlDeviceSetComputeMode",
+      "nvmlDeviceSetPersistenceMode",
+  };
+  std::set<std::string> answered;
+  for (const std::string& name : names()) {
+    if (!takes_device(name)) continue;
+    const Ret ret = with(name, reinterpret_cast<uintptr_t>(gpu()), 0);
+    if (ret == Ret::kSuccess) answered.insert(name);
+    EXPECT_TRUE(ret == Ret::kSuccess || ret == Ret::kInvalidArgument || ret == Ret::kNotSupported ||
+                ret == Ret::kNotFound)
+        << name << " answers " << sim::ret_name(ret);
+  }
+  EXPECT_EQ(answered, good);
+}
+
+TEST_F(EveryExport, RefusesInstancesAndEventSetsThatAreNone) {
+  begin(node_of({kA100}));
   int local = 0;
-  EXPECT_EQ(call("nvmlDeviceGetName", Handle{nullptr}, &name[0], 96U), 2);
-  EXPECT_EQ(call("nvmlDeviceGetName", Handle{&local}, &name[0], 96U), 2);
-  EXPECT_EQ(call("nvmlDeviceGetName", gpu(0), &name[0], 5U), 7)
-      << "too short, and nothing is written";
-  EXPECT_EQ(call("nvmlDeviceGetName", gpu(0), &name[0], 96U), 0);
-  EXPECT_STREQ(name, "NVIDIA A100-SXM4-40GB");
-  Handle beyond = nullptr;
-  EXPECT_EQ(call("nvmlDeviceGetHandleByIndex_v2", 2U, &beyond), 2);
+  for (const std::string& name : names()) {
+    if (!name.starts_with("nvmlGpuInstance") && !name.starts_with("nvmlComputeInstance") &&
+        !name.starts_with("nvmlEventSet"))
+      continue;
+    for (const uintptr_t handle :
+         {uintptr_t{8}, reinterpret_cast<uintptr_t>(gpu()), reinterpret_cast<uintptr_t>(&local)}) {
+      if (name == "nvmlEventSetCreate") continue;  // takes a place to write to
+      const Ret ret = with(name, handle, 0);
+      EXPECT_TRUE(ret == Ret::kInvalidArgument || ret == Ret::kNotSupported)
+          << name << " answers " << sim::ret_name(ret);
+    }
+  }
 }
 
-TEST_F(LibraryTest, OldNamesKeepTheirOldSizes) {
-  ASSERT_EQ(call("nvmlInit_v2"), 0);
-  struct {
-    PciInfoV2 info;
-    uint8_t guard[32];
-  } pci;
-  std::memset(&pci, 0xaa, sizeof pci);
-  ASSERT_EQ(call("nvmlDeviceGetPciInfo", gpu(0), &pci.info), 0);
-  EXPECT_EQ(pci.info.reserved[0], 0xaaaaaaaaU) << "v1 ends after 36 bytes";
-  ASSERT_EQ(call("nvmlDeviceGetPciInfo_v2", gpu(0), &pci.info), 0);
-  EXPECT_EQ(pci.info.reserved[3], 0U);
-  EXPECT_EQ(pci.guard[0], 0xaa);
+TEST_F(EveryExport, SaysThatAGpuIsLost) {
+  begin(node_of({kH100}));
+  const auto handle = reinterpret_cast<uintptr_t>(gpu());
+  ASSERT_TRUE(world->write([](sim::State& state) { state.gpus[0].lost = 1; }));
+  for (const std::string& name : names()) {
+    if (!takes_device(name)) continue;
+    EXPECT_EQ(with(name, handle, 0), Ret::kGpuIsLost) << name;
+  }
 }
 
-TEST_F(LibraryTest, VersionWordsAreChecked) {
-  ASSERT_EQ(call("nvmlInit_v2"), 0);
-  MemoryV2 memory{};
-  EXPECT_EQ(call("nvmlDeviceGetMemoryInfo_v2", gpu(0), &memory), 25);
-  memory.version = 0x02000028;
-  ASSERT_EQ(call("nvmlDeviceGetMemoryInfo_v2", gpu(0), &memory), 0);
-  EXPECT_EQ(memory.total, 40960ULL << 20);
-  EXPECT_EQ(memory.total, memory.reserved + memory.free + memory.used);
-  MemoryV1 v1{};
-  ASSERT_EQ(call("nvmlDeviceGetMemoryInfo", gpu(0), &v1), 0);
-  EXPECT_EQ(v1.used, memory.used + memory.reserved) << "v1 counts the reserved as used";
+TEST_F(EveryExport, SaysThatTheDriverIsGone) {
+  begin(node_of({kA100}));
+  const auto handle = reinterpret_cast<uintptr_t>(gpu());
+  ASSERT_TRUE(world->write([](sim::State& state) { state.node.driver_loaded = 0; }));
+  for (const std::string& name : names()) {
+    if (name.starts_with("nvmlInit") || name == "nvmlShutdown") continue;
+    EXPECT_EQ(with(name, handle, 0), Ret::kUnknown) << name;
+  }
+  while (CALL(nvmlShutdown) == Ret::kSuccess) {
+  }
+  EXPECT_EQ(CALL(nvmlInit_v2), Ret::kDriverNotLoaded);
 }
 
-TEST_F(LibraryTest, MigFromModeToDevice) {
-  ASSERT_EQ(call("nvmlInit_v2"), 0);
-  int activation = -1;
-  EXPECT_EQ(call("nvmlDeviceSetMigMode", gpu(1), 1U, &activation), 3) << "a T4 has no MIG";
-  ASSERT_EQ(call("nvmlDeviceSetMigMode", gpu(0), 1U, &activation), 0);
-  EXPECT_EQ(activation, 0);
-  Handle gi = nullptr;
-  ASSERT_EQ(call("nvmlDeviceCreateGpuInstance", gpu(0), 9U, &gi), 0);
-  GiInfo info{};
-  ASSERT_EQ(call("nvmlGpuInstanceGetInfo", gi, &info), 0);
-  EXPECT_EQ(info.id, 2U) << "3g first goes to the upper half";
-  EXPECT_EQ(info.placement.start, 4U);
-  Handle ci = nullptr;
-  ASSERT_EQ(call("nvmlGpuInstanceCreateComputeInstance", gi, 2U, &ci), 0);
-  CiInfo ci_info{};
-  ASSERT_EQ(call("nvmlComputeInstanceGetInfo_v2", ci, &ci_info), 0);
-  char uuid[96] = {};
-  ASSERT_EQ(call("nvmlDeviceGetUUID", ci_info.device, &uuid[0], 96U), 0);
-  EXPECT_EQ(std::string(uuid).substr(0, 4), "MIG-");
-  Handle found = nullptr;
-  ASSERT_EQ(call("nvmlDeviceGetHandleByUUID", static_cast<const char*>(uuid), &found), 0);
-  EXPECT_EQ(found, ci_info.device);
-  EXPECT_EQ(call("nvmlGpuInstanceDestroy", gi), 19) << "it has a compute instance";
-  ASSERT_EQ(call("nvmlComputeInstanceDestroy", ci), 0);
-  EXPECT_EQ(call("nvmlDeviceGetUUID", ci_info.device, &uuid[0], 96U), 2) << "a stale handle";
-  ASSERT_EQ(call("nvmlGpuInstanceDestroy", gi), 0);
+struct ErrorString : LibraryTest {};
+
+TEST_F(ErrorString, NeedsNoInitAndKnowsEveryInteger) {
+  const auto text = reinterpret_cast<decltype(&nvmlErrorString)>(symbol("nvmlErrorString"));
+  const std::map<int, const char*> known = {
+      {0, "Success"},          {4, "Insufficient Permissions"},
+      {15, "GPU is lost"},     {18, "Driver/library version mismatch"},
+      {999, "Unknown Error"},  {19, "In use by another client"},
+      {-1, "Unknown Error"},   {23, "Insufficient Resources"},
+      {31, "Unknown Error"},   {25, "Argument version mismatch"},
+      {1000, "Unknown Error"}, {9, "Driver Not Loaded"}};
+  for (const auto& [code, sentence] : known) EXPECT_STREQ(text(code), sentence) << code;
+  for (int code = -2000; code < 2000; ++code) EXPECT_NE(text(code), nullptr);
 }
 
 }  // namespace
