@@ -200,8 +200,7 @@ void add_kubelet_verbs(CLI::App& app, Verbs& v, Action& action) {
   auto* container =
       app.add_subcommand("container", "")->group("");  // how the stand-in starts a pod
   container->add_option("--root", v.container.root);
-  container->add_option("--node", v.container.nodes);
-  container->add_option("--mount", v.container.mounts);
+  container->add_option("--plan", v.container.plan);
   container->callback([&] {
     action = [&]() -> Result<int> {
       return std::unexpected(kubelet::become_container(v.container));

@@ -1,64 +1,16 @@
 #include "simkubelet/node.h"
 
+#include <time.h>
+
 #include <algorithm>
 
 #include "base/text.h"
 
 namespace gpuslice::simkubelet {
-namespace {
-
-bool is_label(std::string_view text) {
-  const auto alnum = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-  };
-  if (text.empty() || text.size() > 63 || !alnum(text.front()) || !alnum(text.back())) return false;
-  return std::all_of(text.begin(), text.end(),
-                     [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
-}
-
-// An extended resource: a domain, which is not Kubernetes' own, and a name.
-bool is_extended_resource(std::string_view name) {
-  const size_t slash = name.find('/');
-  if (slash == std::string_view::npos || slash == 0 ||
-      name.find('/', slash + 1) != std::string_view::npos)
-    return false;
-  const std::string_view domain = name.substr(0, slash);
-  if (domain == "kubernetes.io" || domain.ends_with(".kubernetes.io") ||
-      name.starts_with("requests."))
-    return false;
-  return is_label(domain) && is_label(name.substr(slash + 1));
-}
-
-}  // namespace
-
-Status check_registration(const RegisterCall& call) {
-  if (call.version != "v1beta1")
-    return fail(Code::kInvalidConfig,
-                "requested API version \"{}\" is not supported by kubelet. Supported version is "
-                "\"v1beta1\"",
-                json_escape(call.version.substr(0, 64)));
-  if (!is_extended_resource(call.resource))
-    return fail(Code::kInvalidConfig, "the ResourceName \"{}\" is invalid",
-                json_escape(call.resource.substr(0, 128)));
-  if (call.endpoint.empty() || call.endpoint.find('/') != std::string::npos ||
-      call.endpoint == "." || call.endpoint == ".." || call.endpoint.size() > 200 ||
-      call.endpoint.find('\0') != std::string::npos)
-    return fail(Code::kInvalidConfig, "the endpoint \"{}\" is no file name",
-                json_escape(call.endpoint.substr(0, 128)));
-  return {};
-}
-
-Status check_devices(const std::vector<DeviceSeen>& devices) {
-  if (devices.size() > kMaxDevices)
-    return fail(Code::kInvalidConfig, "{} devices: at most {}", devices.size(), kMaxDevices);
-  std::set<std::string_view> ids;
-  for (const DeviceSeen& device : devices) {
-    if (device.id.empty()) return fail(Code::kInvalidConfig, "a device without an id");
-    if (!ids.insert(device.id).second)
-      return fail(Code::kInvalidConfig, "device {} is listed twice",
-                  json_escape(device.id.substr(0, 128)));
-  }
-  return {};
+MonotonicTime monotonic_now() {
+  timespec ts{};
+  ::clock_gettime(CLOCK_MONOTONIC, &ts);
+  return MonotonicTime(std::chrono::seconds(ts.tv_sec) + std::chrono::nanoseconds(ts.tv_nsec));
 }
 
 Result<uint64_t> Node::registered(const RegisterCall& call) {
@@ -72,6 +24,7 @@ Result<uint64_t> Node::registered(const RegisterCall& call) {
   resource.endpoint = call.endpoint;
   resource.preferred_available = call.preferred_available;
   resource.connected = false;
+  resource.ended.reset();
   return resource.life;
 }
 
@@ -86,29 +39,34 @@ bool Node::devices(const std::string& resource, uint64_t life,
   return true;
 }
 
-void Node::stream_ended(const std::string& resource, uint64_t life, MonotonicTime now) {
+void Node::stream_ended(const std::string& resource, uint64_t life) {
   const std::lock_guard lock(mutex_);
   const auto it = resources_.find(resource);
   if (it == resources_.end() || it->second.life != life) return;
   it->second.connected = false;
-  it->second.ended = now;
+  it->second.ended = clock_();
 }
 
 void Node::restart() {
   const std::lock_guard lock(mutex_);
-  resources_.clear();
+  for (auto& [name, resource] : resources_) {
+    resource = Resource{};
+    resource.life = next_life_++;
+    resource.ended = clock_();
+  }
 }
 
-void Node::forget_ended(MonotonicTime now) {
+void Node::forget_ended() {
+  const MonotonicTime now = clock_();
   std::erase_if(resources_, [&](const auto& entry) {
     const Resource& r = entry.second;
-    return !r.connected && r.ended != MonotonicTime{} && now - r.ended >= grace_;
+    return r.ended && now - *r.ended > grace_;
   });
 }
 
-Quantities Node::quantities(MonotonicTime now) {
+Quantities Node::quantities() {
   const std::lock_guard lock(mutex_);
-  forget_ended(now);
+  forget_ended();
   Quantities out;
   for (const auto& [name, resource] : resources_) {
     out.capacity[name] = resource.devices.size();
@@ -153,9 +111,11 @@ Result<Node::Choice> Node::choice(const std::string& resource, uint32_t count) {
   return choice;
 }
 
-std::vector<std::string> Node::take(const Choice& choice, const std::vector<std::string>& preferred,
-                                    uint32_t count) {
-  std::vector<std::string> out;
+std::vector<std::string> Node::take(const Choice& choice,
+                                    const std::vector<std::string>& must_include,
+                                    const std::vector<std::string>& preferred, uint32_t count) {
+  std::vector<std::string> out = must_include;
+  if (out.size() > count) out.resize(count);
   const auto add = [&](const std::string& id) {
     if (out.size() < count && std::binary_search(choice.free.begin(), choice.free.end(), id) &&
         std::find(out.begin(), out.end(), id) == out.end())
@@ -193,10 +153,15 @@ std::vector<Pod> Node::pods() const {
   return out;
 }
 
-std::vector<std::string> Node::resource_names() const {
+std::map<std::string, std::vector<std::string>> Node::healthy() const {
   const std::lock_guard lock(mutex_);
-  std::vector<std::string> out;
-  for (const auto& [name, resource] : resources_) out.push_back(name);
+  std::map<std::string, std::vector<std::string>> out;
+  for (const auto& [name, resource] : resources_) {
+    if (!resource.connected) continue;
+    std::vector<std::string>& ids = out[name];
+    for (const auto& [id, good] : resource.devices)
+      if (good) ids.push_back(id);
+  }
   return out;
 }
 

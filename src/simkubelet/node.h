@@ -1,20 +1,24 @@
 #pragma once
 
 // The stand-in's picture of a node, as a kubelet's device manager keeps it: plugins that
-// registered, their devices, pods and what they hold. Pure bookkeeping under one mutex; time is
-// given in. The rules are the kubelet's (1.34, device manager):
+// registered, their devices, pods and what they hold. Pure bookkeeping under one mutex; time comes
+// from the clock that it is given. The rules are the kubelet's (1.34, device manager):
 //   * registering again replaces: the old stream counts no more;
 //   * a stream that ends: allocatable 0 at once, capacity kept for the grace, then the resource is
 //   gone;
 //   * an unhealthy device leaves allocatable and stays in capacity;
+//   * a kubelet that starts knows from its checkpoint which resources there were: they have no
+//   devices until their plugin registers again, and are gone after the grace;
 //   * a pod that was admitted keeps its devices whatever happens to the plugin.
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -26,6 +30,9 @@ inline constexpr Duration kEndpointGrace = std::chrono::minutes(5);
 inline constexpr size_t kMaxResources = 64;
 inline constexpr size_t kMaxDevices = 200'000;
 inline constexpr size_t kMaxPods = 4096;
+
+using Clock = std::function<MonotonicTime()>;
+[[nodiscard]] MonotonicTime monotonic_now();
 
 struct DeviceSeen {
   std::string id;
@@ -51,6 +58,7 @@ struct Pod {
   std::string reason;
   std::string message;
   std::map<std::string, uint32_t> resources;
+  std::map<std::string, uint32_t> init_resources;              // of an init container
   std::map<std::string, std::vector<std::string>> device_ids;  // by resource
   std::map<std::string, std::string> env;
   int pid = 0;
@@ -62,17 +70,21 @@ struct Quantities {
 
 class Node {
  public:
-  explicit Node(Duration grace = kEndpointGrace) : grace_(grace) {}
+  explicit Node(Duration grace = kEndpointGrace, Clock clock = monotonic_now)
+      : grace_(grace), clock_(std::move(clock)) {}
 
   // A plugin registered; its life number names this registration from now on.
   [[nodiscard]] Result<uint64_t> registered(const RegisterCall& call);
   // False when that life was replaced meanwhile: its stream should end.
   bool devices(const std::string& resource, uint64_t life, const std::vector<DeviceSeen>& devices);
-  void stream_ended(const std::string& resource, uint64_t life, MonotonicTime now);
-  // The kubelet restarts: plugins are forgotten, pods and what they hold are not (its checkpoint).
+  void stream_ended(const std::string& resource, uint64_t life);
+  // The kubelet restarts: plugins and devices are forgotten; the resources' names, pods and what
+  // they hold are not (its checkpoint).
   void restart();
 
-  [[nodiscard]] Quantities quantities(MonotonicTime now);
+  [[nodiscard]] Quantities quantities();
+  // All healthy devices by resource, held or not: what GetAllocatableResources answers.
+  [[nodiscard]] std::map<std::string, std::vector<std::string>> healthy() const;
 
   // Healthy devices of a resource that no pod holds, sorted; kUnavailable with the kubelet's words.
   struct Choice {
@@ -82,9 +94,10 @@ class Node {
     bool preferred_available = false;
   };
   [[nodiscard]] Result<Choice> choice(const std::string& resource, uint32_t count);
-  // Of `preferred` those that are free come first, then the lowest free ids: what the kubelet
-  // takes.
+  // `must_include` (what an init container has), then of `preferred` those that are free, then the
+  // lowest free ids: what the kubelet takes.
   [[nodiscard]] static std::vector<std::string> take(const Choice& choice,
+                                                     const std::vector<std::string>& must_include,
                                                      const std::vector<std::string>& preferred,
                                                      uint32_t count);
 
@@ -92,7 +105,6 @@ class Node {
   void update_pod(const std::string& name, const std::function<void(Pod&)>& change);
   bool remove_pod(const std::string& name);
   [[nodiscard]] std::vector<Pod> pods() const;
-  [[nodiscard]] std::vector<std::string> resource_names() const;
 
  private:
   struct Resource {
@@ -100,13 +112,14 @@ class Node {
     std::string endpoint;
     bool preferred_available = false;
     bool connected = false;
-    MonotonicTime ended{};
+    std::optional<MonotonicTime> ended;   // the stream; empty from Register to its end
     std::map<std::string, bool> devices;  // id -> healthy
   };
-  void forget_ended(MonotonicTime now);
+  void forget_ended();
   [[nodiscard]] std::set<std::string> held(const std::string& resource) const;
 
   Duration grace_;
+  Clock clock_;
   mutable std::mutex mutex_;
   uint64_t next_life_ = 1;
   std::map<std::string, Resource> resources_;

@@ -2,7 +2,6 @@
 
 #include <grpcpp/grpcpp.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <list>
@@ -11,6 +10,7 @@
 
 #include "deviceplugin/api.grpc.pb.h"
 #include "podresources/api.grpc.pb.h"
+#include "simkubelet/messages.h"
 
 namespace gpuslice::simkubelet {
 namespace {
@@ -19,10 +19,17 @@ namespace fs = std::filesystem;
 
 constexpr auto kCallDeadline = std::chrono::seconds(10);
 
-MonotonicTime now() {
-  timespec ts{};
-  ::clock_gettime(CLOCK_MONOTONIC, &ts);
-  return MonotonicTime(std::chrono::seconds(ts.tv_sec) + std::chrono::nanoseconds(ts.tv_nsec));
+// As Go's gRPC prints a status.
+std::string words(const grpc::Status& status) {
+  static constexpr const char* kNames[] = {
+      "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+      "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+      "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+      "DataLoss", "Unauthenticated"};
+  const auto code = static_cast<size_t>(status.error_code());
+  return fmt::format("rpc error: code = {} desc = {}",
+                     code < std::size(kNames) ? kNames[code] : std::to_string(code).c_str(),
+                     status.error_message());
 }
 
 void wait(Duration d) {
@@ -58,15 +65,13 @@ class Stream {
     const auto reader = stub_->ListAndWatch(&context_, v1beta1::Empty());
     v1beta1::ListAndWatchResponse message;
     while (reader->Read(&message)) {
-      std::vector<DeviceSeen> devices;
-      for (const v1beta1::Device& device : message.devices())
-        devices.push_back({device.id(), device.health() == "Healthy"});
-      if (!check_devices(devices)) continue;
-      if (!node_.devices(resource_, life_, devices)) break;
+      const auto devices = simkubelet::read(message);
+      if (!devices) continue;
+      if (!node_.devices(resource_, life_, *devices)) break;
     }
     context_.TryCancel();
     (void)reader->Finish();
-    node_.stream_ended(resource_, life_, now());
+    node_.stream_ended(resource_, life_);
   }
 
   Node& node_;
@@ -117,13 +122,12 @@ class GrpcPlugins final : public Plugins,
     return serve();
   }
 
-  Result<std::vector<std::string>> preferred(const std::string& endpoint,
-                                             const std::vector<std::string>& available,
-                                             uint32_t count) override {
+  Result<std::vector<std::string>> preferred(const std::string& endpoint, const Ask& ask) override {
     v1beta1::PreferredAllocationRequest request;
     auto* container = request.add_container_requests();
-    for (const std::string& id : available) container->add_available_deviceids(id);
-    container->set_allocation_size(static_cast<int32_t>(count));
+    for (const std::string& id : ask.available) container->add_available_deviceids(id);
+    for (const std::string& id : ask.must_include) container->add_must_include_deviceids(id);
+    container->set_allocation_size(static_cast<int32_t>(ask.count));
     v1beta1::PreferredAllocationResponse response;
     wait(options_.latency);
     grpc::ClientContext context;
@@ -131,12 +135,9 @@ class GrpcPlugins final : public Plugins,
     const grpc::Status status =
         stub(endpoint)->GetPreferredAllocation(&context, request, &response);
     if (!status.ok())
-      return fail(Code::kFailed, "GetPreferredAllocation: {}", status.error_message());
-    if (response.container_responses_size() != 1)
-      return fail(Code::kFailed, "GetPreferredAllocation: {} answers for one container",
-                  response.container_responses_size());
-    const auto& ids = response.container_responses(0).deviceids();
-    return std::vector<std::string>(ids.begin(), ids.end());
+      return fail(Code::kFailed, "device plugin GetPreferredAllocation rpc failed with err: {}",
+                  words(status));
+    return read(response);
   }
 
   Result<Allocated> allocate(const std::string& endpoint,
@@ -149,20 +150,8 @@ class GrpcPlugins final : public Plugins,
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
     const grpc::Status status = stub(endpoint)->Allocate(&context, request, &response);
-    if (!status.ok())
-      return fail(Code::kFailed, "rpc error: code = {} desc = {}",
-                  static_cast<int>(status.error_code()), status.error_message());
-    if (response.container_responses_size() != 1)
-      return fail(Code::kFailed, "Allocate: {} answers for one container",
-                  response.container_responses_size());
-    const auto& answer = response.container_responses(0);
-    Allocated out;
-    out.envs.insert(answer.envs().begin(), answer.envs().end());
-    for (const auto& mount : answer.mounts())
-      out.mounts.push_back({mount.container_path(), mount.host_path(), mount.read_only()});
-    for (const auto& device : answer.devices()) out.device_nodes.push_back(device.container_path());
-    for (const auto& cdi : answer.cdi_devices()) out.cdi_devices.push_back(cdi.name());
-    return out;
+    if (!status.ok()) return fail(Code::kFailed, "{}", words(status));
+    return read(response);
   }
 
  private:
@@ -194,10 +183,10 @@ class GrpcPlugins final : public Plugins,
   grpc::Status Register(grpc::ServerContext*, const v1beta1::RegisterRequest* request,
                         v1beta1::Empty*) override {
     wait(options_.latency);
-    const auto life =
-        node_.registered({request->version(), request->endpoint(), request->resource_name(),
-                          request->options().get_preferred_allocation_available()});
-    if (!life) return {grpc::StatusCode::INVALID_ARGUMENT, life.error().message};
+    const auto call = read(*request);
+    if (!call) return {grpc::StatusCode::UNKNOWN, call.error().message};
+    const auto life = node_.registered(*call);
+    if (!life) return {grpc::StatusCode::UNKNOWN, life.error().message};
     const std::string socket = options_.dir + "/device-plugins/" + request->endpoint();
     std::list<std::unique_ptr<Stream>> old;
     const std::lock_guard lock(mutex_);
@@ -224,16 +213,15 @@ class GrpcPlugins final : public Plugins,
       fill(pod, *response->mutable_pod_resources());
       return grpc::Status::OK;
     }
-    return {grpc::StatusCode::NOT_FOUND, "pod not found"};
+    return {grpc::StatusCode::UNKNOWN, fmt::format("pod {} in namespace {} not found",
+                                                   request->pod_name(), request->pod_namespace())};
   }
   grpc::Status GetAllocatableResources(grpc::ServerContext*, const v1::AllocatableResourcesRequest*,
                                        v1::AllocatableResourcesResponse* response) override {
-    for (const std::string& name : node_.resource_names()) {
-      const auto choice = node_.choice(name, 0);
-      if (!choice) continue;
+    for (const auto& [name, ids] : node_.healthy()) {
       auto* devices = response->add_devices();
       devices->set_resource_name(name);
-      for (const std::string& id : choice->free) devices->add_device_ids(id);
+      for (const std::string& id : ids) devices->add_device_ids(id);
     }
     return grpc::Status::OK;
   }

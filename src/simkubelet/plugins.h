@@ -3,6 +3,7 @@
 // The gRPC side of the stand-in: the Registration and pod-resources services, and a connection to
 // each plugin.
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,8 +21,15 @@ struct Allocated {
     bool read_only = false;
   };
   std::vector<Mount> mounts;
-  std::vector<std::string> device_nodes;  // container paths
+  struct DeviceNode {
+    std::string container_path, host_path;
+  };
+  std::vector<DeviceNode> device_nodes;
+  std::map<std::string, std::string> annotations;
   std::vector<std::string> cdi_devices;
+
+  // Another resource of the same container: what is there already stays, as a kubelet merges.
+  void add(const Allocated& more);
 };
 
 class Plugins {
@@ -38,8 +46,13 @@ class Plugins {
 
   // Ends all streams, wipes the socket folder and serves anew; pods stay.
   [[nodiscard]] virtual Status restart() = 0;
-  [[nodiscard]] virtual Result<std::vector<std::string>> preferred(
-      const std::string& endpoint, const std::vector<std::string>& available, uint32_t count) = 0;
+  // What one container would best get of `available`, which contains `must_include`.
+  struct Ask {
+    std::vector<std::string> available, must_include;
+    uint32_t count = 0;
+  };
+  [[nodiscard]] virtual Result<std::vector<std::string>> preferred(const std::string& endpoint,
+                                                                   const Ask& ask) = 0;
   [[nodiscard]] virtual Result<Allocated> allocate(const std::string& endpoint,
                                                    const std::vector<std::string>& ids) = 0;
 

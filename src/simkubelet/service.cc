@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -14,12 +15,6 @@ namespace gpuslice::simkubelet {
 namespace {
 
 using Json = nlohmann::json;
-
-MonotonicTime now() {
-  timespec ts{};
-  ::clock_gettime(CLOCK_MONOTONIC, &ts);
-  return MonotonicTime(std::chrono::seconds(ts.tv_sec) + std::chrono::nanoseconds(ts.tv_nsec));
-}
 
 std::string error_answer(const std::string& message) {
   return Json{{"error", message}}.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -55,68 +50,67 @@ Service::~Service() {
 }
 
 std::string Service::answer(const std::string& request) {
-  try {
-    const Json json = Json::parse(request);
-    const std::string verb = json.at("verb");
-    if (verb == "run") return run_pod(request);
-    if (verb == "node") {
-      const Quantities q = node_.quantities(now());
+  const auto call = read_call(request);
+  if (!call) return error_answer(call.error().message);
+  Status status;
+  switch (call->verb) {
+    case PodCall::Verb::kNode: {
+      const Quantities q = node_.quantities();
       return Json{{"capacity", quantities(q.capacity)}, {"allocatable", quantities(q.allocatable)}}
           .dump();
     }
-    if (verb == "ls") {
+    case PodCall::Verb::kList: {
       Json pods = Json::array();
       for (const Pod& pod : node_.pods()) pods.push_back(pod_json(pod));
       return Json{{"pods", pods}}.dump(-1, ' ', false, Json::error_handler_t::replace);
     }
-    if (verb == "rm") {
-      const bool all = json.value("all", false);
-      std::vector<std::string> names = json.value("names", std::vector<std::string>());
-      if (all)
-        for (const Pod& pod : node_.pods()) names.push_back(pod.name);
-      for (const std::string& name : names) {
-        const auto pods = node_.pods();
-        const auto it =
-            std::find_if(pods.begin(), pods.end(), [&](const Pod& p) { return p.name == name; });
-        if (it == pods.end()) return error_answer("there is no pod " + name);
-        end_pod(*it);
-        node_.remove_pod(name);
-        wishes_.erase(name);
-      }
-      return "{}";
-    }
-    if (verb == "restart") {
-      const Status status = plugins_.restart();
-      return status ? "{}" : error_answer(status.error().message);
-    }
-    return error_answer("unknown verb " + verb);
-  } catch (const std::exception& e) {
-    return error_answer(std::string("malformed request: ") + e.what());
+    case PodCall::Verb::kRun:
+      status = run_pod(*call);
+      break;
+    case PodCall::Verb::kRemove:
+      status = remove_pods(*call);
+      break;
+    case PodCall::Verb::kRestart:
+      status = plugins_.restart();
+      break;
   }
+  return status ? "{}" : error_answer(status.error().message);
 }
 
-std::string Service::run_pod(const std::string& request) {
-  const Json json = Json::parse(request);
+Status Service::remove_pods(const PodCall& call) {
+  std::vector<std::string> names = call.names;
+  if (call.all)
+    for (const Pod& pod : node_.pods()) names.push_back(pod.name);
+  for (const std::string& name : names) {
+    const auto pods = node_.pods();
+    const auto it =
+        std::find_if(pods.begin(), pods.end(), [&](const Pod& p) { return p.name == name; });
+    if (it == pods.end()) return fail(Code::kNotFound, "there is no pod {}", name);
+    end_pod(*it);
+    node_.remove_pod(name);
+    wishes_.erase(name);
+  }
+  return {};
+}
+
+Status Service::run_pod(const PodCall& call) {
   Pod pod;
-  pod.name = json.at("name");
-  if (pod.name.empty() || pod.name.size() > 253)
-    return error_answer("a pod's name has 1 to 253 characters");
-  for (const auto& [name, count] : json.at("request").items())
-    pod.resources[name] = count.get<uint32_t>();
+  pod.name = call.name;
+  pod.resources = call.request;
+  pod.init_resources = call.init;
   pod.uid = fmt::format("{:08x}-0000-4000-8000-{:012x}", random_.next() & 0xffffffff,
                         (random_.next() ^ static_cast<uint64_t>(::getpid())) & 0xffffffffffff);
   Wish wish;
-  wish.command = json.value("command", std::vector<std::string>());
+  wish.command = call.command;
   if (wish.command.empty()) {
     wish.command = {default_program(), "work"};
-    const std::string work = json.value("work", std::string());
-    for (const std::string_view word : split(work, ' '))
+    for (const std::string_view word : split(call.work, ' '))
       if (!word.empty()) wish.command.emplace_back(word);
   }
-  if (const Status added = node_.add_pod(pod); !added) return error_answer(added.error().message);
+  TRY(node_.add_pod(pod));
   wishes_[pod.name] = std::move(wish);
   admit(pod.name);
-  return "{}";
+  return {};
 }
 
 void Service::fail_pod(const std::string& name, const std::string& reason,
@@ -125,8 +119,34 @@ void Service::fail_pod(const std::string& name, const std::string& reason,
     pod.phase = "Failed";
     pod.reason = reason;
     pod.message = message;
-    pod.device_ids.clear();
+    pod.device_ids.clear();  // a pod that was never started holds nothing
   });
+}
+
+Result<Service::Given> Service::give(const std::map<std::string, uint32_t>& wanted,
+                                     const Given& reusable) {
+  Given given;
+  for (const auto& [resource, count] : wanted) {
+    const auto of_init = reusable.ids.find(resource);
+    std::vector<std::string> had =
+        of_init == reusable.ids.end() ? std::vector<std::string>() : of_init->second;
+    if (had.size() > count) had.resize(count);
+    TRY_ASSIGN(const Node::Choice choice,
+               node_.choice(resource, count - static_cast<uint32_t>(had.size())));
+    std::vector<std::string> preferred;
+    if (choice.preferred_available && had.size() < count) {
+      Plugins::Ask ask{had, had, count};
+      ask.available.insert(ask.available.end(), choice.free.begin(), choice.free.end());
+      auto answer = plugins_.preferred(choice.endpoint, ask);
+      if (!answer) return fail(Code::kFailed, "{}", answer.error().message);
+      preferred = std::move(*answer);
+    }
+    given.ids[resource] = Node::take(choice, had, preferred, count);
+    const auto allocated = plugins_.allocate(choice.endpoint, given.ids[resource]);
+    if (!allocated) return fail(Code::kFailed, "{}", allocated.error().message);
+    given.allocated.add(*allocated);
+  }
+  return given;
 }
 
 void Service::admit(const std::string& name) {
@@ -134,51 +154,45 @@ void Service::admit(const std::string& name) {
   const auto it =
       std::find_if(pods.begin(), pods.end(), [&](const Pod& p) { return p.name == name; });
   if (it == pods.end() || it->phase != "Pending") return;
-  Launch launch;
-  launch.root = command_.root;
-  launch.uid = it->uid;
-  launch.command = wishes_[name].command;
-  for (const auto& [resource, count] : it->resources) {
+  // The scheduler's part: a pod stays pending and is tried again when devices come.
+  std::map<std::string, uint32_t> most = it->resources;
+  for (const auto& [resource, count] : it->init_resources)
+    most[resource] = std::max(most[resource], count);
+  for (const auto& [resource, count] : most) {
     const auto choice = node_.choice(resource, count);
-    if (!choice) {
-      // The scheduler's part: it stays pending and is tried again when devices come.
-      node_.update_pod(name, [&](Pod& pod) {
-        pod.reason = "Unschedulable";
-        pod.message = choice.error().message;
-      });
-      return;
-    }
-    std::vector<std::string> preferred;
-    if (choice->preferred_available) {
-      auto answer = plugins_.preferred(choice->endpoint, choice->free, count);
-      if (!answer)
-        return fail_pod(
-            name, "UnexpectedAdmissionError",
-            fmt::format("Allocate failed due to {}, which is unexpected", answer.error().message));
-      preferred = std::move(*answer);
-    }
-    const std::vector<std::string> ids = Node::take(*choice, preferred, count);
-    node_.update_pod(name, [&](Pod& pod) { pod.device_ids[resource] = ids; });
-    const auto allocated = plugins_.allocate(choice->endpoint, ids);
-    if (!allocated)
-      return fail_pod(
-          name, "UnexpectedAdmissionError",
-          fmt::format("Allocate failed due to {}, which is unexpected", allocated.error().message));
-    launch.allocated.envs.insert(allocated->envs.begin(), allocated->envs.end());
-    launch.allocated.mounts.insert(launch.allocated.mounts.end(), allocated->mounts.begin(),
-                                   allocated->mounts.end());
-    launch.allocated.device_nodes.insert(launch.allocated.device_nodes.end(),
-                                         allocated->device_nodes.begin(),
-                                         allocated->device_nodes.end());
+    if (choice) continue;
+    node_.update_pod(name, [&](Pod& pod) {
+      pod.reason = "Unschedulable";
+      pod.message = choice.error().message;
+    });
+    return;
   }
-  const auto pid = simkubelet::launch(launch);
-  if (!pid) return fail_pod(name, "CreateContainerError", pid.error().message);
+  const auto refused = [&](const Error& error) {
+    fail_pod(name, "UnexpectedAdmissionError",
+             fmt::format("Allocate failed due to {}, which is unexpected", error.message));
+  };
+  const auto init = give(it->init_resources, {});
+  if (!init) return refused(init.error());
+  node_.update_pod(name, [&](Pod& pod) { pod.device_ids = init->ids; });
+  const auto given = give(it->resources, *init);
+  if (!given) return refused(given.error());
+  // What an init container had is the pod's until its end.
+  node_.update_pod(name, [&](Pod& pod) {
+    for (const auto& [resource, ids] : given->ids)
+      for (const std::string& id : ids) {
+        std::vector<std::string>& of_pod = pod.device_ids[resource];
+        if (std::find(of_pod.begin(), of_pod.end(), id) == of_pod.end()) of_pod.push_back(id);
+      }
+  });
+  const auto launched =
+      launcher_({command_.root, it->uid, given->allocated, wishes_[name].command});
+  if (!launched) return fail_pod(name, "CreateContainerError", launched.error().message);
   node_.update_pod(name, [&](Pod& pod) {
     pod.phase = "Running";
     pod.reason.clear();
     pod.message.clear();
-    pod.pid = *pid;
-    pod.env = launch.allocated.envs;
+    pod.pid = launched->pid;
+    pod.env = launched->env;
   });
 }
 

@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "simkubelet/messages.h"
 #include "simkubelet/node.h"
 #include "simkubelet/plugins.h"
 #include "simkubelet/service.h"
@@ -178,7 +179,7 @@ Result<std::pair<std::string, uint32_t>> parse_request(const std::string& text) 
   const auto count = equals == std::string::npos
                          ? std::nullopt
                          : parse_u64(std::string_view(text).substr(equals + 1));
-  if (equals == 0 || !count || *count == 0 || *count > 1000)
+  if (equals == 0 || !count || *count == 0 || *count > kMaxRequest)
     return fail(Code::kUsage,
                 "--request {}: a resource and a whole number, such as nvidia.com/gpu=1", text);
   return std::pair(text.substr(0, equals), static_cast<uint32_t>(*count));
