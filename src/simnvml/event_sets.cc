@@ -119,6 +119,13 @@ Ret wait(Call& c, Handle handle, EventData* out, uint32_t timeout_ms, bool with_
 
 }  // namespace
 
+void drop_event_sets() {
+  const std::lock_guard lock(sets().mutex);
+  sets().all.clear();
+}
+void lock_event_sets() { sets().mutex.lock(); }
+void unlock_event_sets() { sets().mutex.unlock(); }
+
 NVML_API int nvmlEventSetCreate(Handle* out) {
   return node_call(__func__, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;

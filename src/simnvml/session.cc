@@ -46,9 +46,15 @@ struct Session {
 
 Session& session();
 
-// A child of fork must not find the mutex held by a thread that it does not have.
-void before_fork() { session().mutex.lock(); }
-void after_fork() { session().mutex.unlock(); }
+// A child of fork must not find a mutex held by a thread that it does not have.
+void before_fork() {
+  session().mutex.lock();
+  lock_event_sets();
+}
+void after_fork() {
+  unlock_event_sets();
+  session().mutex.unlock();
+}
 
 Session* make_session() {
   pthread_atfork(before_fork, after_fork, after_fork);
@@ -278,6 +284,7 @@ Ret shutdown() {
   const std::lock_guard lock(s.mutex);
   if (s.count.load() <= 0) return Ret::kUninitialized;
   if (s.count.fetch_sub(1) > 1) return Ret::kSuccess;
+  drop_event_sets();
   if (s.pid.load() == ::getpid()) s.open.load()->world->detach();
   return Ret::kSuccess;
 }

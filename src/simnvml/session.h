@@ -53,6 +53,11 @@ struct Call {
 // `name` is the call's, for faults.
 [[nodiscard]] Ret init(const char* name, uint32_t flags);
 [[nodiscard]] Ret shutdown();
+
+// Of event_sets.cc: the last shutdown ends all event sets; a fork finds their mutex free.
+void drop_event_sets();
+void lock_event_sets();
+void unlock_event_sets();
 // The driver's major version.
 [[nodiscard]] uint32_t driver_major(const sim::State& state);
 
