@@ -321,6 +321,13 @@ struct MemoryFiles final : ports::HostFiles {
   }
   Result<std::string> boot_id() override { return std::string("b"); }
   bool exists(const std::string&) override { return true; }
+  Status remove(const std::string& path, bool) override {
+    files.erase(path);
+    return {};
+  }
+  Result<std::vector<std::string>> list(const std::string&) override {
+    return std::vector<std::string>{};
+  }
 };
 
 struct KeeperTest : testing::Test {

@@ -1,8 +1,10 @@
 #include "host/files.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -115,12 +117,32 @@ Status write_file_atomically(const std::string& path, std::string_view content, 
     ::unlink(temporary.c_str());
     return failed(path, "cannot be replaced", error);
   }
-  if (!durable) return {};
-  const UniqueFd folder_fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder_fd.valid() || ::fsync(folder_fd.get()) != 0) {
+  return durable ? sync_folder_of(path) : Status();
+}
+
+Status sync_folder_of(const std::string& path) {
+  const std::string folder = folder_of(path);
+  const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid() || ::fsync(fd.get()) != 0) {
     return failed(folder, "cannot be written to disk", errno);
   }
   return {};
+}
+
+Result<std::vector<std::string>> list_folder(const std::string& folder) {
+  std::vector<std::string> names;
+  DIR* const dir = ::opendir(folder.c_str());
+  if (dir == nullptr) {
+    if (errno == ENOENT) return names;
+    return failed(folder, "cannot be listed", errno);
+  }
+  while (const dirent* entry = ::readdir(dir)) {
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") names.push_back(name);
+  }
+  ::closedir(dir);
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 Status remove_file(const std::string& path) {

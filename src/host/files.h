@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -24,6 +25,12 @@ namespace gpuslice::host {
 
 // Removes `path`; that it is not there is no failure.
 [[nodiscard]] Status remove_file(const std::string& path);
+
+// What was written or removed in the folder of `path` is on disk when it returns.
+[[nodiscard]] Status sync_folder_of(const std::string& path);
+
+// The names in `folder`, sorted, without "." and ".."; empty where there is no such folder.
+[[nodiscard]] Result<std::vector<std::string>> list_folder(const std::string& folder);
 
 // mkdir -p with mode 0755.
 [[nodiscard]] Status make_folders(const std::string& path);

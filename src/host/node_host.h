@@ -1,9 +1,11 @@
 #pragma once
 
-// The ports HostFiles and Clock on the real machine.
+// The ports HostFiles, Locks, Clock and Pause on the real machine.
 
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ports/host.h"
 
@@ -19,9 +21,22 @@ class NodeFiles final : public ports::HostFiles {
                                     bool durable) override;
   [[nodiscard]] Result<std::string> boot_id() override;
   [[nodiscard]] bool exists(const std::string& path) override;
+  [[nodiscard]] Status remove(const std::string& path, bool durable) override;
+  [[nodiscard]] Result<std::vector<std::string>> list(const std::string& folder) override;
 
  private:
   std::string root_;
+};
+
+// Open-file-description locks: they fall with their process, whatever its PID namespace.
+class FileLocks final : public ports::Locks {
+ public:
+  [[nodiscard]] Result<std::unique_ptr<Held>> take(const std::string& path) override;
+};
+
+class SystemPause final : public ports::Pause {
+ public:
+  void wait(Duration duration) override;
 };
 
 class SystemClock final : public ports::Clock {

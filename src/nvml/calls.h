@@ -19,11 +19,11 @@
 #include "nvml/api.h"
 #include "nvml/library.h"
 #include "ports/nvml.h"
+#include "ports/nvml_return.h"
 
 namespace gpuslice::nvml {
 
-// What NVML's return code means to us.
-[[nodiscard]] Code code_of_return(int nvml_return);
+using ports::code_of_return;
 
 // An answer that means "not on this GPU" or "not for you", which is no failure of the GPU.
 [[nodiscard]] bool merely_absent(api::Return code);

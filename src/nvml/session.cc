@@ -110,6 +110,8 @@ class Session::Impl final : public Calls {
     TRY(must(object, "nvmlDeviceGetPciInfo_v3", device, &pci));
     gpu.bus_id.assign(pci.bus_id, ::strnlen(pci.bus_id, sizeof pci.bus_id));
     gpu.numa_node = numa_node_of(root_, gpu.bus_id);
+    gpu.pci_device_id = pci.pci_device_id;
+    gpu.pci_subsystem_id = pci.pci_subsystem_id;
     api::Memory memory{};
     TRY(must(object, "nvmlDeviceGetMemoryInfo", device, &memory));
     gpu.memory_total_bytes = memory.total;

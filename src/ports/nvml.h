@@ -63,8 +63,10 @@ struct Gpu {
   GpuMinor minor;
   std::string uuid;
   std::string name;
-  std::string bus_id;      // "00000000:07:00.0"
-  int64_t numa_node = -1;  // -1: none
+  std::string bus_id;             // "00000000:07:00.0"
+  int64_t numa_node = -1;         // -1: none
+  uint32_t pci_device_id = 0;     // device << 16 | vendor
+  uint32_t pci_subsystem_id = 0;  // subsystem << 16 | its vendor
   uint64_t memory_total_bytes = 0;
   std::optional<MigMode> mig;  // empty: no MIG on this board
   std::vector<MigDevice> mig_devices;

@@ -172,6 +172,17 @@ Status NodeModel::write_atomic(const std::string& path, const std::string& text,
 }
 Result<std::string> NodeModel::boot_id() { return fmt::format("boot-{}", boot_); }
 bool NodeModel::exists(const std::string&) { return true; }
+Status NodeModel::remove(const std::string& path, bool) {
+  files_.erase(path);
+  return {};
+}
+Result<std::vector<std::string>> NodeModel::list(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& [path, text] : files_)
+    if (path.starts_with(folder + "/") && path.find('/', folder.size() + 1) == std::string::npos)
+      names.push_back(path.substr(folder.size() + 1));
+  return names;
+}
 
 void NodeModel::set_config(const std::string& text) {
   files_[kConfig] = text;

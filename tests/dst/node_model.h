@@ -111,6 +111,8 @@ class NodeModel final : public ports::HostFiles,
                                     bool durable) override;
   [[nodiscard]] Result<std::string> boot_id() override;
   [[nodiscard]] bool exists(const std::string& path) override;
+  [[nodiscard]] Status remove(const std::string& path, bool durable) override;
+  [[nodiscard]] Result<std::vector<std::string>> list(const std::string& folder) override;
   [[nodiscard]] MonotonicTime now() const override { return now_; }
   [[nodiscard]] WallTime wall() const override {
     return WallTime(now_.time_since_epoch() + wall_offset_);

@@ -12,7 +12,7 @@
 
 #include "base/result.h"
 
-namespace gpuslice::plan {
+namespace gpuslice::gpu {
 
 struct ProfileName {
   uint32_t c = 0;  // compute slices of the compute instance; equal to g where the name does not say
@@ -35,4 +35,4 @@ struct ProfileName {
 // "1g.24gb".
 [[nodiscard]] bool same_but_for_a_gigabyte(const ProfileName& a, const ProfileName& b);
 
-}  // namespace gpuslice::plan
+}  // namespace gpuslice::gpu

@@ -1,4 +1,4 @@
-#include "plan/profile_name.h"
+#include "gpu/profile_name.h"
 
 #include <algorithm>
 #include <optional>
@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 
-namespace gpuslice::plan {
+namespace gpuslice::gpu {
 namespace {
 
 constexpr size_t kLongestName = 64;
@@ -92,4 +92,4 @@ bool same_but_for_a_gigabyte(const ProfileName& a, const ProfileName& b) {
   return a.g == b.g && a.plus == b.plus && a.minus == b.minus && apart <= 1;
 }
 
-}  // namespace gpuslice::plan
+}  // namespace gpuslice::gpu

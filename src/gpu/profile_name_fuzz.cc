@@ -2,10 +2,10 @@
 #include <cstdlib>
 #include <string>
 
-#include "plan/profile_name.h"
+#include "gpu/profile_name.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace gpuslice::plan;
+  using namespace gpuslice::gpu;
   const std::string text(data, data + size);
   const auto name = parse_profile_name(text);
   if (!name) return name.error().message.empty() ? (std::abort(), 0) : 0;

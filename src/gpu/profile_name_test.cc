@@ -1,8 +1,8 @@
-#include "plan/profile_name.h"
+#include "gpu/profile_name.h"
 
 #include <gtest/gtest.h>
 
-namespace gpuslice::plan {
+namespace gpuslice::gpu {
 namespace {
 
 TEST(ProfileName, EveryFormThatPeopleWrite) {
@@ -52,4 +52,4 @@ TEST(ProfileName, DriversDisagreeByAGigabyte) {
 }
 
 }  // namespace
-}  // namespace gpuslice::plan
+}  // namespace gpuslice::gpu

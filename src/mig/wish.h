@@ -1,0 +1,63 @@
+#pragma once
+
+// What is wanted of one GPU, and what that means on its hardware.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "gpu/profile_name.h"
+#include "mig/gpu_state.h"
+
+namespace gpuslice::mig {
+
+struct WishedProfile {
+  gpu::ProfileName name;
+  uint32_t count = 0;            // compute instances, as mig-parted counts: one for each device
+  std::vector<uint32_t> starts;  // where the GPU instances lie; empty: the planner chooses
+};
+
+struct Wish {
+  bool mig = false;
+  std::vector<WishedProfile> profiles;
+  std::optional<Layout> exact;  // instead of `profiles`: every placement given (restore, journal)
+};
+
+// The wish in this GPU's profiles.
+struct Resolved {
+  std::vector<plan::WantedGi> gis;
+  std::vector<std::string>
+      notes;  // each name that was taken for another: "1g.23gb is 1g.24gb here"
+};
+// kImpossible: a name that this GPU does not offer, with those that it does and the nearest.
+[[nodiscard]] Result<Resolved> resolve(const Wish& wish, const GpuState& state);
+
+// What has to happen on one GPU. Nothing in it says how: change.h does that.
+struct GpuPlan {
+  Layout before, after;
+  plan::Plan steps;  // empty while `provisional`
+  bool mode_changes = false;
+  // The driver says only with MIG on what there is: the mode is switched first, then it is planned.
+  bool provisional = false;
+  std::vector<std::string> notes;
+  [[nodiscard]] bool nothing_to_do() const { return before == after && !mode_changes; }
+};
+
+struct Refusal {
+  Error error;
+  std::vector<std::string> nearest;  // profile names of the most that can be had, sorted
+  std::vector<Holder> holders;       // those in the way
+};
+
+struct Decision {
+  std::optional<GpuPlan> plan;
+  std::optional<Refusal> refusal;
+};
+
+// Pure. `holders`: who uses what beside the processes that the state names (they are in it as
+// well).
+[[nodiscard]] Decision decide(const GpuState& state, const Wish& wish,
+                              const std::vector<Holder>& holders);
+
+}  // namespace gpuslice::mig

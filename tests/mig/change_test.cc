@@ -1,0 +1,225 @@
+#include "mig/change.h"
+
+#include <gtest/gtest.h>
+
+#include "node.h"
+
+namespace gpuslice::mig_test {
+namespace {
+
+using mig::Change;
+using mig::End;
+using mig::Layout;
+
+std::string text_of(Node& node, uint32_t gpu = 0) {
+  const mig::GpuState state = node.look(gpu);
+  return mig::layout_text(state.layout(), state);
+}
+
+mig::Report apply(Node& node, const mig::Wish& wish, uint32_t gpu = 0) {
+  Change change(node.ports(), Node::options(), node.gpu(gpu));
+  change.run(wish);
+  return change.report();
+}
+
+TEST(Change, FromNothingToSeven) {
+  Node node(one_board("A100-SXM4-40GB"));
+  const mig::Report report = apply(node, wish({{"1g.5gb", 7}}));
+  ASSERT_EQ(report.end, End::kDone) << report.error->text();
+  EXPECT_EQ(text_of(node),
+            "1g.5gb at 0:1, 1g.5gb at 1:1, 1g.5gb at 2:1, 1g.5gb at 3:1, 1g.5gb at 4:1, "
+            "1g.5gb at 5:1, 1g.5gb at 6:1");
+  EXPECT_TRUE(node.files.files.empty());
+  EXPECT_EQ(report.calls, 15U);  // the mode, seven GPU instances, seven compute instances
+  EXPECT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kAlready);
+}
+
+TEST(Change, WhatCanStayStays) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"3g.20gb", 1}, {"1g.5gb", 2}})).end, End::kDone);
+  const mig::GpuState before = node.look(0);
+  std::map<uint32_t, uint64_t> generations;
+  for (const auto& gi : before.instances)
+    generations[gi.id.value] = node.generation(0, static_cast<uint8_t>(gi.id.value));
+  const mig::Report report = apply(node, wish({{"3g.20gb", 1}, {"2g.10gb", 1}, {"1g.5gb", 2}}));
+  ASSERT_EQ(report.end, End::kDone) << report.error->text();
+  EXPECT_EQ(report.calls, 2U);
+  for (const auto& [gi, generation] : generations)
+    EXPECT_EQ(node.generation(0, static_cast<uint8_t>(gi)), generation);
+}
+
+TEST(Change, AnUnknownProfileTouchesNothing) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
+  const auto calls = node.world->snapshot()->gpus[0].calls;
+  const mig::Report report = apply(node, wish({{"1g.18gb", 7}}));
+  EXPECT_EQ(report.end, End::kRefused);
+  EXPECT_EQ(report.error->code, Code::kImpossible);
+  EXPECT_EQ(report.error->message,
+            "GPU 0 (NVIDIA A100-SXM4-40GB): it has no profile 1g.18gb; the nearest is 1g.10gb; it "
+            "offers 1g.5gb, 2g.10gb, 3g.20gb, 4g.20gb, 7g.40gb, 1g.5gb+me, 1g.10gb");
+  const auto after = node.world->snapshot()->gpus[0].calls;
+  EXPECT_EQ(after.create_gi.ok, calls.create_gi.ok);
+  EXPECT_EQ(after.destroy_gi.ok + after.destroy_gi.failed, calls.destroy_gi.ok);
+  EXPECT_TRUE(node.files.files.empty());
+}
+
+TEST(Change, ABusyInstanceIsNamedAndLeft) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
+  const mig::GpuState state = node.look(0);
+  const auto worker = node.work(0, static_cast<uint8_t>(state.instances[0].id.value), 0);
+  const mig::Report refused = apply(node, wish({{"7g.40gb", 1}}));
+  EXPECT_EQ(refused.end, End::kRefused);
+  EXPECT_EQ(refused.error->code, Code::kInUse);
+  ASSERT_EQ(refused.refusal.holders.size(), 1U);
+  EXPECT_EQ(refused.refusal.holders[0].pid, 5000U);
+  EXPECT_NE(refused.error->message.find("PID 5000 (python3), on GPU instance"), std::string::npos)
+      << refused.error->message;
+  // What fits beside it is done.
+  EXPECT_EQ(apply(node, wish({{"1g.5gb", 1}, {"2g.10gb", 1}})).end, End::kDone);
+  node.end_work(worker);
+  EXPECT_EQ(apply(node, wish({{"7g.40gb", 1}})).end, End::kDone);
+}
+
+TEST(Change, WaitsForHolders) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"7g.40gb", 1}})).end, End::kDone);
+  const auto worker = node.work(0, 0, 0);
+  int waits = 0;
+  node.while_waiting = [&] {
+    if (++waits == 5) node.end_work(worker);
+  };
+  mig::Options options = Node::options();
+  options.wait = std::chrono::seconds(10);
+  Change change(node.ports(), options, node.gpu(0));
+  change.run(wish({{"1g.5gb", 1}}));
+  EXPECT_EQ(change.report().end, End::kDone);
+  EXPECT_EQ(waits, 5);
+}
+
+TEST(Change, TheModeWaitsForWhoeverUsesTheGpu) {
+  Node node(one_board("A100-SXM4-40GB"));
+  node.work(0);
+  const mig::Report report = apply(node, wish({{"1g.5gb", 7}}));
+  EXPECT_EQ(report.end, End::kRefused);
+  EXPECT_EQ(report.error->code, Code::kInUse);
+  EXPECT_FALSE(node.look(0).mode.pending);
+}
+
+TEST(Change, AnotherClientOfTheDriverLeavesTheModeAsItWas) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_TRUE(sim::add_simulated_client(*node.world, 77, "nv-hostengine"));
+  const mig::Report report = apply(node, wish({{"1g.5gb", 7}}));
+  EXPECT_EQ(report.end, End::kWentBack);
+  EXPECT_EQ(report.error->code, Code::kInUse) << report.error->message;
+  EXPECT_FALSE(node.look(0).mode.pending);
+}
+
+TEST(Change, InAVirtualMachineItTakesAReboot) {
+  sim::NodeOptions options = one_board("A100-SXM4-40GB");
+  options.passthrough = true;
+  Node node(options);
+  const mig::Report report = apply(node, wish({{"1g.5gb", 7}}));
+  EXPECT_EQ(report.end, End::kWaitsForReset);
+  EXPECT_EQ(report.error->code, Code::kNeedsReset);
+  EXPECT_TRUE(node.look(0).mode.pending);
+  (void)node.world->write([](sim::State& s) { sim::reboot(s); });
+  node.files.boot = "boot-1";
+  EXPECT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
+}
+
+TEST(Change, DriversThatTellOnlyWithMigOn) {
+  sim::NodeOptions options = one_board("A100-SXM4-40GB");
+  options.driver = "535.183.01";
+  Node node(options);
+  const mig::Report bad = apply(node, wish({{"1g.18gb", 7}}));
+  EXPECT_EQ(bad.end, End::kWentBack);
+  EXPECT_EQ(bad.error->code, Code::kImpossible);
+  EXPECT_FALSE(node.look(0).mode.current);
+  EXPECT_TRUE(node.files.files.empty());
+  EXPECT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
+}
+
+TEST(Change, ComputeInstancesChangeInsideAKeptGpuInstance) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"3g.20gb", 1}})).end, End::kDone);
+  const auto gi = static_cast<uint8_t>(node.look(0).instances[0].id.value);
+  const uint64_t generation = node.generation(0, gi);
+  ASSERT_EQ(apply(node, wish({{"1c.3g.20gb", 3}})).end, End::kDone);
+  EXPECT_EQ(node.look(0).instances[0].cis.size(), 3U);
+  EXPECT_EQ(node.generation(0, gi), generation);
+}
+
+TEST(Change, NoJournalNoChange) {
+  for (const bool full : {true, false}) {
+    Node node(one_board("A100-SXM4-40GB"));
+    (full ? node.files.full : node.files.read_only) = true;
+    const mig::Report report = apply(node, wish({{"1g.5gb", 7}}));
+    EXPECT_EQ(report.end, End::kRefused);
+    EXPECT_FALSE(node.look(0).mode.current);
+  }
+}
+
+// Every call of every port, before it and after it: the process dies there, the machine loses what
+// was not synced, and the next start ends with the old layout or the new one.
+TEST(Change, DiesAnywhere) {
+  for (const char* board : {"A100-SXM4-40GB", "H100-80GB-SXM"}) {
+    const bool a100 = std::string_view(board).starts_with("A100");
+    const mig::Wish first =
+        a100 ? wish({{"3g.20gb", 1}, {"1g.5gb", 2}}) : wish({{"3g.40gb", 1}, {"1g.10gb", 2}});
+    const mig::Wish second = a100 ? wish({{"2g.10gb", 2}, {"1c.3g.20gb", 3}})
+                                  : wish({{"2g.20gb", 2}, {"1c.3g.40gb", 3}});
+    for (const bool after : {false, true}) {
+      for (uint64_t at = 0;; ++at) {
+        Node node(one_board(board));
+        ASSERT_EQ(apply(node, first).end, End::kDone);
+        const Layout old = node.look(0).layout();
+        node.number = 0;
+        node.strike = [&](std::string_view, const std::string&, uint64_t number,
+                          bool is_after) -> std::optional<Error> {
+          if (number == at && is_after == after) throw Died{};
+          return std::nullopt;
+        };
+        bool died = false;
+        try {
+          const mig::Report report = apply(node, second);
+          EXPECT_EQ(report.end, End::kDone);
+        } catch (const Died&) {
+          died = true;
+        }
+        node.strike = nullptr;
+        if (!died) break;
+        node.files.power_cut();
+        {
+          Change change(node.ports(), Node::options(), node.gpu(0));
+          change.recover();
+          EXPECT_TRUE(change.report().end == End::kDone || change.report().end == End::kAlready)
+              << mig::end_name(change.report().end);
+        }
+        const Layout now = node.look(0).layout();
+        EXPECT_TRUE(node.files.files.empty());
+        Node fresh(one_board(board));
+        ASSERT_EQ(apply(fresh, first).end, End::kDone);
+        ASSERT_EQ(apply(fresh, second).end, End::kDone);
+        EXPECT_TRUE(now == old || now == fresh.look(0).layout()) << "call " << at;
+      }
+    }
+  }
+}
+
+TEST(Change, OneWriterForEachGpu) {
+  Node node(one_board("A100-SXM4-40GB"));
+  Change first(node.ports(), Node::options(), node.gpu(0));
+  ASSERT_TRUE(first.prepare(wish({{"1g.5gb", 7}})));
+  const mig::Report second = apply(node, wish({{"7g.40gb", 1}}));
+  EXPECT_EQ(second.end, End::kRefused);
+  EXPECT_EQ(second.error->code, Code::kInUse);
+  EXPECT_EQ(second.error->message,
+            "GPU 0: busy, by PID 4242, since 2026-11-24T10:00:00Z; try again when it has ended");
+  first.execute();
+  EXPECT_EQ(first.report().end, End::kDone);
+}
+
+}  // namespace
+}  // namespace gpuslice::mig_test
