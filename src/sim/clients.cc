@@ -36,8 +36,8 @@ uint64_t read_start_ticks() {
   if (got <= 0) return 0;
   const char* at = std::strrchr(text.data(), ')');
   if (at == nullptr) return 0;
-  ++at;
-  for (int field = 2; field < 22; ++field) {
+  ++at;  // the blank before field 3
+  for (int field = 3; field < 22; ++field) {
     at = std::strchr(at + 1, ' ');
     if (at == nullptr) return 0;
   }
