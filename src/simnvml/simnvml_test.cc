@@ -5,6 +5,8 @@
 
 #include "simnvml/testing.h"
 
+extern "C" const char* plain_c_walk(const char* library);  // plain_c_for_test.c
+
 namespace gpuslice::simnvml {
 namespace {
 
@@ -164,6 +166,13 @@ TEST_F(ErrorString, NeedsNoInitAndKnowsEveryInteger) {
       {1000, "Unknown Error"}, {9, "Driver Not Loaded"}};
   for (const auto& [code, sentence] : known) EXPECT_STREQ(text(code), sentence) << code;
   for (int code = -2000; code < 2000; ++code) EXPECT_NE(text(code), nullptr);
+}
+
+struct PlainC : LibraryTest {};
+
+TEST_F(PlainC, WalksTheNode) {
+  make(node_of({kA100}));
+  EXPECT_STREQ(plain_c_walk(LIBRARY), nullptr);
 }
 
 }  // namespace
