@@ -168,8 +168,8 @@ Status check_fields(const Fields& fields, const std::vector<std::string>& wanted
   for (const std::string& name : wanted) {
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     const auto near = nearest(name, names);
-    return fail(Code::kUsage, "Field \"{}\" is not a valid field to query with {}{}.",
-                json_escape(name), option, near ? fmt::format("; did you mean {}?", *near) : "");
+    return fail(Code::kUsage, "Field \"{}\" is not a valid field to query with {}{}",
+                json_escape(name), option, near ? fmt::format("; did you mean {}?", *near) : ".");
   }
   return {};
 }
@@ -194,6 +194,12 @@ bool chosen(const SmiRequest& request, const Gpu& gpu) {
     return g == std::to_string(gpu.index.value) || g == gpu.uuid ||
            to_lower(g) == to_lower(gpu.bus_id);
   });
+}
+
+// A GPU that does not answer tells no more than its index.
+bool chosen(const SmiRequest& request, const SilentGpu& gpu) {
+  return request.gpus.empty() || std::find(request.gpus.begin(), request.gpus.end(),
+                                           std::to_string(gpu.index)) != request.gpus.end();
 }
 
 std::string query_gpu(const SmiRequest& request, const NodeView& node) {
@@ -244,8 +250,9 @@ std::string list(const SmiRequest& request, const NodeView& node) {
           fmt::format("  MIG {:<11} Device {:>2}: (UUID: {})\n", mig.profile, mig.index, mig.uuid);
   }
   for (const SilentGpu& gpu : node.silent)
-    out += fmt::format("Unable to determine the device handle for gpu {}: {}\n", gpu.index,
-                       gpu.error.message);
+    if (chosen(request, gpu))
+      out += fmt::format("Unable to determine the device handle for gpu {}: {}\n", gpu.index,
+                         gpu.error.message);
   return out;
 }
 
@@ -330,8 +337,9 @@ Result<SmiRequest> parse_smi(std::span<const std::string> args) {
 Result<std::string> smi(const SmiRequest& request, const NodeView& node) {
   for (const std::string& wanted : request.gpus) {
     const SmiRequest one{SmiRequest::What::kTable, {}, true, true, {wanted}};
-    if (std::none_of(node.gpus.begin(), node.gpus.end(),
-                     [&](const Gpu& g) { return chosen(one, g); }))
+    const auto is_it = [&](const auto& gpu) { return chosen(one, gpu); };
+    if (std::none_of(node.gpus.begin(), node.gpus.end(), is_it) &&
+        std::none_of(node.silent.begin(), node.silent.end(), is_it))
       return fail(Code::kNotFound, "No devices were found: there is no GPU {}",
                   json_escape(wanted));
   }
@@ -349,6 +357,7 @@ Result<std::string> smi(const SmiRequest& request, const NodeView& node) {
   }
   NodeView shown = node;
   std::erase_if(shown.gpus, [&](const Gpu& g) { return !chosen(request, g); });
+  std::erase_if(shown.silent, [&](const SilentGpu& g) { return !chosen(request, g); });
   return smi_table(shown);
 }
 

@@ -174,9 +174,12 @@ std::string smi_table(const NodeView& node) {
   out += columns("", "", "               MIG M. ");
   out += column_rule('|', '=', '+', '|');
   for (const Gpu& gpu : node.gpus) out += gpu_rows(gpu) + column_rule('+', '-', '+', '+');
-  if (node.gpus.empty()) out += row("No devices were found") + rule('-');
-  for (const SilentGpu& gpu : node.silent)
-    out += row(cut(fmt::format("GPU {}: {}", gpu.index, gpu.error.message), 87)) + rule('-');
+  if (node.gpus.empty() && node.silent.empty()) out += row("No devices were found") + rule('-');
+  for (const SilentGpu& gpu : node.silent) {
+    const std::string name = fmt::format("GPU {}: ", gpu.index);
+    const std::string& why = gpu.error.message;
+    out += row(cut(why.starts_with(name) ? why : name + why, 87)) + rule('-');
+  }
   return out + mig_box(node) + process_box(node);
 }
 

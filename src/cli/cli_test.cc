@@ -1,0 +1,502 @@
+// The exact text that people and scripts read, on one fixed node: a GPU with MIG devices, one
+// without MIG, one that cannot say much, one that does not answer.
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/list.h"
+#include "cli/node_view.h"
+#include "cli/smi.h"
+#include "cli/smi_table.h"
+
+namespace gpuslice::cli {
+namespace {
+
+using Words = std::vector<std::string>;
+
+constexpr uint64_t kMib = 1024 * 1024;
+
+ports::MigDevice mig(uint32_t index, const std::string& profile, uint32_t gi, uint32_t total_mib,
+                     uint32_t sm) {
+  ports::MigDevice m;
+  m.index = index;
+  m.uuid = "MIG-00000000-0000-4000-8000-00000000000" + std::to_string(index);
+  m.profile = profile;
+  m.gi = GiId{gi};
+  m.ci = CiId{0};
+  m.memory_total_bytes = total_mib * kMib;
+  m.memory_used_bytes = 13 * kMib;
+  m.bar1_total_bytes = 8191 * kMib;
+  m.sm = sm;
+  m.ce = 1;
+  m.dec = index;
+  return m;
+}
+
+ports::Gpu a100_with_mig() {
+  ports::Gpu gpu;
+  gpu.index = GpuIndex{0};
+  gpu.minor = GpuMinor{0};
+  gpu.uuid = "GPU-aaaaaaaa-0000-4000-8000-000000000000";
+  gpu.name = "NVIDIA A100-SXM4-40GB";
+  gpu.bus_id = "00000000:07:00.0";
+  gpu.numa_node = 0;
+  gpu.memory_total_bytes = 40960 * kMib;
+  gpu.mig = ports::MigMode{true, true};
+  gpu.mig_devices = {mig(0, "3g.20gb", 2, 19968, 42), mig(1, "1g.5gb", 9, 4864, 14)};
+  gpu.memory_reserved_bytes = 571 * kMib;
+  gpu.memory_used_bytes = 1050 * kMib;
+  gpu.memory_free_bytes = 39339 * kMib;
+  gpu.temperature_c = 34;
+  gpu.performance_state = 0;
+  gpu.power_mw = 56'499;
+  gpu.power_limit_mw = gpu.power_default_limit_mw = 400'000;
+  gpu.persistence_mode = true;
+  gpu.display_active = false;
+  gpu.compute_mode = 0;
+  gpu.ecc_uncorrected = 0;
+  gpu.graphics_mhz = gpu.sm_mhz = 1410;
+  gpu.memory_mhz = 1215;
+  gpu.pcie_generation = 4;
+  gpu.pcie_width = 16;
+  gpu.serial = "1324520000001";
+  gpu.vbios = "92.00.45.00.03";
+  ports::Process p;
+  p.pid = 4242;
+  p.name = "python3";
+  p.memory_bytes = 1024 * kMib;
+  p.gi = GiId{2};
+  p.ci = CiId{0};
+  gpu.processes = {p};
+  return gpu;
+}
+
+ports::Gpu l40s() {
+  ports::Gpu gpu;
+  gpu.index = GpuIndex{1};
+  gpu.minor = GpuMinor{1};
+  gpu.uuid = "GPU-bbbbbbbb-0000-4000-8000-000000000001";
+  gpu.name = "NVIDIA L40S";
+  gpu.bus_id = "00000000:0F:00.0";
+  gpu.memory_total_bytes = 46068 * kMib;
+  gpu.memory_reserved_bytes = 500 * kMib;
+  gpu.memory_used_bytes = 2600 * kMib;
+  gpu.memory_free_bytes = 42968 * kMib;
+  gpu.utilisation_percent = 97;
+  gpu.memory_utilisation_percent = 38;
+  gpu.temperature_c = 61;
+  gpu.fan_percent = 78;
+  gpu.performance_state = 0;
+  gpu.power_mw = 312'501;
+  gpu.power_limit_mw = gpu.power_default_limit_mw = 350'000;
+  gpu.persistence_mode = false;
+  gpu.display_active = false;
+  gpu.compute_mode = 3;
+  gpu.ecc_uncorrected = 2;
+  gpu.graphics_mhz = gpu.sm_mhz = 2520;
+  gpu.memory_mhz = 9001;
+  ports::Process compute;
+  compute.pid = 77;
+  compute.name = "/opt/a/very/long/path/to/some/training/program";
+  compute.memory_bytes = 2048 * kMib;
+  ports::Process graphics;
+  graphics.pid = 78;
+  graphics.kind = ports::Process::Kind::kGraphics;
+  graphics.name = "Xorg";
+  graphics.memory_bytes = 40 * kMib;
+  ports::Process mps;
+  mps.pid = 0;
+  mps.kind = ports::Process::Kind::kMps;
+  gpu.processes = {compute, graphics, mps};
+  return gpu;
+}
+
+// With MIG waiting for a reset; nothing else is told.
+ports::Gpu a30_pending() {
+  ports::Gpu gpu;
+  gpu.index = GpuIndex{2};
+  gpu.minor = GpuMinor{2};
+  gpu.uuid = "GPU-cccccccc-0000-4000-8000-000000000002";
+  gpu.name = "NVIDIA A30 with a name too long";
+  gpu.bus_id = "00000000:47:00.0";
+  gpu.memory_total_bytes = 24576 * kMib;
+  gpu.mig = ports::MigMode{false, true};
+  return gpu;
+}
+
+NodeView node() {
+  NodeView view;
+  view.driver = {"580.65.06", "13.580.65.06", 13000};
+  view.gpus = {a100_with_mig(), l40s(), a30_pending()};
+  view.silent = {{3, {Code::kGpuLost, "GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost", {}}}};
+  return view;
+}
+
+std::string smi_of(const Words& args, const NodeView& view = node()) {
+  const auto request = parse_smi(args);
+  if (!request) return request.error().text();
+  const auto text = smi(*request, view);
+  return text ? *text : text.error().text();
+}
+
+TEST(Smi, List) {
+  EXPECT_EQ(smi_of({"-L"}),
+            "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaaaaaa-0000-4000-8000-000000000000)\n"
+            "  MIG 3g.20gb     Device  0: (UUID: MIG-00000000-0000-4000-8000-000000000000)\n"
+            "  MIG 1g.5gb      Device  1: (UUID: MIG-00000000-0000-4000-8000-000000000001)\n"
+            "GPU 1: NVIDIA L40S (UUID: GPU-bbbbbbbb-0000-4000-8000-000000000001)\n"
+            "GPU 2: NVIDIA A30 with a name too long (UUID: "
+            "GPU-cccccccc-0000-4000-8000-000000000002)\n"
+            "Unable to determine the device handle for gpu 3: GPU 3: nvmlDeviceGetHandleByIndex: "
+            "GPU is lost\n");
+}
+
+TEST(Smi, ListOfChosenGpus) {
+  const std::string l40 = "GPU 1: NVIDIA L40S (UUID: GPU-bbbbbbbb-0000-4000-8000-000000000001)\n";
+  for (const Words& args : {Words{"-L", "-i", "1"}, Words{"--id=1", "--list-gpus"},
+                            Words{"-L", "-i", "GPU-bbbbbbbb-0000-4000-8000-000000000001"},
+                            Words{"-L", "-i", "00000000:0f:00.0"}})
+    EXPECT_EQ(smi_of(args), l40);
+}
+
+// A GPU that does not answer is still one that can be asked for.
+TEST(Smi, OfAGpuThatIsSilent) {
+  EXPECT_EQ(smi_of({"-L", "-i", "3"}),
+            "Unable to determine the device handle for gpu 3: GPU 3: nvmlDeviceGetHandleByIndex: "
+            "GPU is lost\n");
+  const std::string table = smi_of({"-i", "3"});
+  EXPECT_NE(table.find("\n| GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost  "), std::string::npos);
+  EXPECT_EQ(table.find("A100"), std::string::npos);
+  EXPECT_EQ(table.find("No devices were found"), std::string::npos);
+  EXPECT_EQ(smi_of({"-i", "1"}).find("GPU is lost"), std::string::npos);
+  EXPECT_EQ(smi_of({"--query-gpu=index", "--format=csv", "-i", "3"}), "index\n");
+}
+
+TEST(Smi, Table) {
+  EXPECT_EQ("\n" + smi_of({}), R"(
++-----------------------------------------------------------------------------------------+
+| gpuslice smi 580.65.06            Driver Version: 580.65.06       CUDA Version: 13.0    |
+|-----------------------------------------+------------------------+----------------------+
+| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
+| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
+|                                         |                        |               MIG M. |
+|=========================================+========================+======================|
+|   0  NVIDIA A100-SXM4-40GB           On |   00000000:07:00.0 Off |                    0 |
+| N/A   34C    P0             56W /   400W |   1050MiB /   40960MiB |     N/A      Default |
+|                                         |                        |              Enabled |
++-----------------------------------------+------------------------+----------------------+
+|   1  NVIDIA L40S                    Off |   00000000:0F:00.0 Off |                    2 |
+| 78%   61C    P0            313W /   350W |   2600MiB /   46068MiB |     97%   E. Process |
+|                                         |                        |                  N/A |
++-----------------------------------------+------------------------+----------------------+
+|   2  NVIDIA A30 with a name to...   N/A |   00000000:47:00.0 N/A |                  N/A |
+| N/A   N/A   N/A             N/A /    N/A |       N/A /   24576MiB |     N/A          N/A |
+|                                         |                        |            Disabled* |
++-----------------------------------------+------------------------+----------------------+
+| GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost                                          |
++-----------------------------------------------------------------------------------------+
+
++-----------------------------------------------------------------------------------------+
+| MIG devices:                                                                            |
++------------------+----------------------------------+-----------+-----------------------+
+| GPU  GI  CI  MIG |              Shared Memory-Usage |        Vol|        Shared         |
+|      ID  ID  Dev |                Shared BAR1-Usage | SM     Unc| CE ENC  DEC  OFA  JPG |
+|                  |                                  |        ECC|                       |
+|==================+==================================+===========+=======================|
+|  0    2   0   0  |            13MiB /  19968MiB    | 42      0 |  1   0    0    0    0 |
+|                  |             0MiB /   8191MiB    |           |                       |
++------------------+----------------------------------+-----------+-----------------------+
+|  0    9   0   1  |            13MiB /   4864MiB    | 14      0 |  1   0    1    0    0 |
+|                  |             0MiB /   8191MiB    |           |                       |
++------------------+----------------------------------+-----------+-----------------------+
+
++-----------------------------------------------------------------------------------------+
+| Processes:                                                                              |
+|  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
+|        ID   ID                                                               Usage      |
+|=========================================================================================|
+|    0     2    0             4242      C   python3                                1024MiB |
+|    1   N/A  N/A               77      C   ...ng/path/to/some/training/program    2048MiB |
+|    1   N/A  N/A               78      G   Xorg                                     40MiB |
+|    1   N/A  N/A                0      M                                              N/A |
++-----------------------------------------------------------------------------------------+
+)");
+}
+
+TEST(Smi, TableWithMigOnAndNoDevices) {
+  NodeView view = node();
+  view.gpus = {a100_with_mig()};
+  view.gpus[0].mig_devices.clear();
+  view.gpus[0].processes.clear();
+  view.silent.clear();
+  EXPECT_EQ("\n" + smi_of({}, view), R"(
++-----------------------------------------------------------------------------------------+
+| gpuslice smi 580.65.06            Driver Version: 580.65.06       CUDA Version: 13.0    |
+|-----------------------------------------+------------------------+----------------------+
+| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
+| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
+|                                         |                        |               MIG M. |
+|=========================================+========================+======================|
+|   0  NVIDIA A100-SXM4-40GB           On |   00000000:07:00.0 Off |                    0 |
+| N/A   34C    P0             56W /   400W |   1050MiB /   40960MiB |     N/A      Default |
+|                                         |                        |              Enabled |
++-----------------------------------------+------------------------+----------------------+
+
++-----------------------------------------------------------------------------------------+
+| MIG devices:                                                                            |
+|=========================================================================================|
+|  No MIG devices found                                                                   |
++-----------------------------------------------------------------------------------------+
+
++-----------------------------------------------------------------------------------------+
+| Processes:                                                                              |
+|  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
+|        ID   ID                                                               Usage      |
+|=========================================================================================|
+|  No running processes found                                                             |
++-----------------------------------------------------------------------------------------+
+)");
+}
+
+TEST(Smi, TableOfNothing) {
+  NodeView view;
+  view.driver = {"535.183.01", "12.535.183.01", 12020};
+  EXPECT_EQ("\n" + smi_of({}, view), R"(
++-----------------------------------------------------------------------------------------+
+| gpuslice smi 535.183.01           Driver Version: 535.183.01      CUDA Version: 12.2    |
+|-----------------------------------------+------------------------+----------------------+
+| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
+| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
+|                                         |                        |               MIG M. |
+|=========================================+========================+======================|
+| No devices were found                                                                   |
++-----------------------------------------------------------------------------------------+
+
++-----------------------------------------------------------------------------------------+
+| Processes:                                                                              |
+|  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
+|        ID   ID                                                               Usage      |
+|=========================================================================================|
+|  No running processes found                                                             |
++-----------------------------------------------------------------------------------------+
+)");
+}
+
+TEST(Smi, QueryGpu) {
+  EXPECT_EQ(smi_of({"--query-gpu=index,name,memory.total,mig.mode.current,power.draw,fan.speed",
+                    "--format=csv"}),
+            "index, name, memory.total [MiB], mig.mode.current, power.draw [W], fan.speed [%]\n"
+            "0, NVIDIA A100-SXM4-40GB, 40960 MiB, Enabled, 56.50 W, [N/A]\n"
+            "1, NVIDIA L40S, 46068 MiB, [N/A], 312.50 W, 78 %\n"
+            "2, NVIDIA A30 with a name too long, 24576 MiB, Disabled, [N/A], [N/A]\n");
+  EXPECT_EQ(smi_of({"--query-gpu=utilization.gpu, memory.used,pstate,compute_mode,count",
+                    "--format=csv,noheader,nounits", "-i", "0,1"}),
+            "[N/A], 1050, P0, Default, 3\n"
+            "97, 2600, P0, Exclusive_Process, 3\n");
+  EXPECT_EQ(smi_of({"--query-gpu=pci.bus_id,driver_version,vbios_version,serial,"
+                    "ecc.errors.uncorrected.volatile.total,clocks.sm,clocks.mem,"
+                    "pcie.link.gen.current,pcie.link.width.max,persistence_mode,temperature.gpu",
+                    "--format=csv,nounits", "-i", "0"}),
+            "pci.bus_id, driver_version, vbios_version, serial, "
+            "ecc.errors.uncorrected.volatile.total, clocks.sm, clocks.mem, pcie.link.gen.current, "
+            "pcie.link.width.max, persistence_mode, temperature.gpu\n"
+            "00000000:07:00.0, 580.65.06, 92.00.45.00.03, 1324520000001, 0, 1410, 1215, 4, 16, "
+            "Enabled, 34\n");
+  EXPECT_EQ(smi_of({"--query-gpu=index", "--format=csv"}, NodeView()), "index\n");
+}
+
+TEST(Smi, QueryComputeApps) {
+  EXPECT_EQ(smi_of({"--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv"}),
+            "gpu_uuid, pid, process_name, used_gpu_memory [MiB]\n"
+            "GPU-aaaaaaaa-0000-4000-8000-000000000000, 4242, python3, 1024 MiB\n"
+            "GPU-bbbbbbbb-0000-4000-8000-000000000001, 77, "
+            "/opt/a/very/long/path/to/some/training/program, 2048 MiB\n"
+            "GPU-bbbbbbbb-0000-4000-8000-000000000001, 0, [N/A], [N/A]\n");
+  EXPECT_EQ(smi_of({"--query-compute-apps=pid,name,gpu_bus_id", "--format=csv,noheader,nounits",
+                    "--id", "0"}),
+            "4242, python3, 00000000:07:00.0\n");
+}
+
+TEST(Smi, ErrorsNameTheWordAndTheNearest) {
+  const std::pair<Words, const char*> cases[] = {
+      {{"--query-gpu=index"}, "\"--format=\" switch is missing: add --format=csv"},
+      {{"--query-gpu=index", "--format=noheader"},
+       "\"--format=\" switch is missing: add --format=csv"},
+      {{"--query-gpu=indx", "--format=csv"},
+       "Field \"indx\" is not a valid field to query with --query-gpu; did you mean index?"},
+      {{"--query-gpu=what.is.this", "--format=csv"},
+       "Field \"what.is.this\" is not a valid field to query with --query-gpu."},
+      {{"--query-gpu=index,,name", "--format=csv"},
+       "Field \"\" is not a valid field to query with --query-gpu."},
+      {{"--query-compute-apps=pids", "--format=csv"},
+       "Field \"pids\" is not a valid field to query with --query-compute-apps; did you mean "
+       "pid?"},
+      {{"--query-gpu", "--format=csv"},
+       "--query-gpu: which fields? such as --query-gpu=index,name"},
+      {{"--query-gpu=", "--format=csv"},
+       "--query-gpu=: which fields? such as --query-gpu=index,name"},
+      {{"--query-gpu=index", "--format=xml"},
+       "--format=xml: must be csv, with noheader and nounits if wanted"},
+      {{"--format"}, "--format=: must be csv, with noheader and nounits if wanted"},
+      {{"--lst-gpus"}, "smi: unknown option --lst-gpus; did you mean --list-gpus?"},
+      {{"wibble"}, "smi: unknown option wibble; smi --help lists them"},
+      {{"-i"}, "-i: which GPU?"},
+      {{"-L", "-i", "7"}, "No devices were found: there is no GPU 7"},
+      {{"-L", "-i", "0,x"}, "No devices were found: there is no GPU x"},
+  };
+  for (const auto& [args, expected] : cases) EXPECT_EQ(smi_of(args), expected);
+  EXPECT_EQ(parse_smi(Words{"-x"}).error().code, Code::kUsage);
+  EXPECT_EQ(smi(*parse_smi(Words{"-i", "9"}), node()).error().code, Code::kNotFound);
+  EXPECT_EQ(smi_of({"-h"}), smi_help());
+}
+
+TEST(List, GpusAsATable) {
+  EXPECT_EQ("\n" + list_gpus(node(), Format::kTable), R"(
+INDEX NAME                             UUID                                     BUS-ID               MEMORY MIG              HEALTH
+0     NVIDIA A100-SXM4-40GB            GPU-aaaaaaaa-0000-4000-8000-000000000000 00000000:07:00.0   40960MiB on, 2 devices    Healthy
+1     NVIDIA L40S                      GPU-bbbbbbbb-0000-4000-8000-000000000001 00000000:0F:00.0   46068MiB -                Healthy
+2     NVIDIA A30 with a name too long  GPU-cccccccc-0000-4000-8000-000000000002 00000000:47:00.0   24576MiB off (on pending) Healthy
+3     -                                -                                        -                         - -                Unhealthy: GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost
+)");
+}
+
+TEST(List, GpusAsJsonAndYaml) {
+  NodeView view = node();
+  view.gpus = {a100_with_mig(), l40s()};
+  EXPECT_EQ("\n" + list_gpus(view, Format::kJson), R"(
+[
+  {
+    "index": 0,
+    "minor": 0,
+    "uuid": "GPU-aaaaaaaa-0000-4000-8000-000000000000",
+    "name": "NVIDIA A100-SXM4-40GB",
+    "busId": "00000000:07:00.0",
+    "numaNode": 0,
+    "memoryMiB": 40960,
+    "migMode": {
+      "current": "enabled",
+      "pending": "enabled"
+    },
+    "migDevices": 2,
+    "health": "Healthy"
+  },
+  {
+    "index": 1,
+    "minor": 1,
+    "uuid": "GPU-bbbbbbbb-0000-4000-8000-000000000001",
+    "name": "NVIDIA L40S",
+    "busId": "00000000:0F:00.0",
+    "numaNode": -1,
+    "memoryMiB": 46068,
+    "migMode": null,
+    "migDevices": 0,
+    "health": "Healthy"
+  },
+  {
+    "index": 3,
+    "health": "Unhealthy",
+    "reason": "GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost"
+  }
+]
+)");
+  EXPECT_EQ("\n" + list_gpus(view, Format::kYaml), R"(
+- index: 0
+  minor: 0
+  uuid: "GPU-aaaaaaaa-0000-4000-8000-000000000000"
+  name: "NVIDIA A100-SXM4-40GB"
+  busId: "00000000:07:00.0"
+  numaNode: 0
+  memoryMiB: 40960
+  migMode:
+    current: "enabled"
+    pending: "enabled"
+  migDevices: 2
+  health: "Healthy"
+- index: 1
+  minor: 1
+  uuid: "GPU-bbbbbbbb-0000-4000-8000-000000000001"
+  name: "NVIDIA L40S"
+  busId: "00000000:0F:00.0"
+  numaNode: -1
+  memoryMiB: 46068
+  migMode: null
+  migDevices: 0
+  health: "Healthy"
+- index: 3
+  health: "Unhealthy"
+  reason: "GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost"
+)");
+  EXPECT_EQ(list_gpus(NodeView(), Format::kJson), "[]\n");
+  EXPECT_EQ(list_gpus(NodeView(), Format::kYaml), "[]\n");
+  EXPECT_EQ(nlohmann::json::parse(list_gpus(node(), Format::kJson)).size(), 4U);
+}
+
+const std::vector<DeviceRow> kRows = {
+    {"nvidia.com/gpu", "GPU-bbbbbbbb-0000-4000-8000-000000000001::0", true, "",
+     "GPU-bbbbbbbb-0000-4000-8000-000000000001", "1", true},
+    {"nvidia.com/mig-1g.5gb", "MIG-00000000-0000-4000-8000-000000000001", false, "XID 79",
+     "GPU-aaaaaaaa-0000-4000-8000-000000000000", "0:1", false}};
+
+TEST(List, Devices) {
+  EXPECT_EQ("\n" + list_devices(kRows, Format::kTable), R"(
+RESOURCE                     ID                                             GPU    HELD  HEALTH
+nvidia.com/gpu               GPU-bbbbbbbb-0000-4000-8000-000000000001::0    1      yes   Healthy
+nvidia.com/mig-1g.5gb        MIG-00000000-0000-4000-8000-000000000001       0:1    no    Unhealthy: XID 79
+)");
+  EXPECT_EQ("\n" + list_devices(kRows, Format::kJson), R"(
+[
+  {
+    "resource": "nvidia.com/gpu",
+    "id": "GPU-bbbbbbbb-0000-4000-8000-000000000001::0",
+    "health": "Healthy",
+    "gpuUuid": "GPU-bbbbbbbb-0000-4000-8000-000000000001",
+    "index": "1",
+    "held": true
+  },
+  {
+    "resource": "nvidia.com/mig-1g.5gb",
+    "id": "MIG-00000000-0000-4000-8000-000000000001",
+    "health": "Unhealthy",
+    "gpuUuid": "GPU-aaaaaaaa-0000-4000-8000-000000000000",
+    "index": "0:1",
+    "held": false,
+    "reason": "XID 79"
+  }
+]
+)");
+  EXPECT_EQ("\n" + list_devices(kRows, Format::kYaml), R"(
+- resource: "nvidia.com/gpu"
+  id: "GPU-bbbbbbbb-0000-4000-8000-000000000001::0"
+  health: "Healthy"
+  gpuUuid: "GPU-bbbbbbbb-0000-4000-8000-000000000001"
+  index: "1"
+  held: true
+- resource: "nvidia.com/mig-1g.5gb"
+  id: "MIG-00000000-0000-4000-8000-000000000001"
+  health: "Unhealthy"
+  gpuUuid: "GPU-aaaaaaaa-0000-4000-8000-000000000000"
+  index: "0:1"
+  held: false
+  reason: "XID 79"
+)");
+}
+
+TEST(List, FormatsByName) {
+  EXPECT_EQ(*parse_format("table"), Format::kTable);
+  EXPECT_EQ(*parse_format("json"), Format::kJson);
+  EXPECT_EQ(*parse_format("yaml"), Format::kYaml);
+  EXPECT_EQ(parse_format("JSON").error().text(), "-o JSON: must be table, json or yaml");
+  EXPECT_EQ(parse_format("JSON").error().code, Code::kUsage);
+}
+
+TEST(List, NamesOfAnyBytesStayJson) {
+  NodeView view;
+  view.gpus.resize(1);
+  view.gpus[0].name = "a \"name\"\n\xff";
+  EXPECT_FALSE(
+      nlohmann::json::parse(list_gpus(view, Format::kJson), nullptr, false).is_discarded());
+}
+
+}  // namespace
+}  // namespace gpuslice::cli
