@@ -45,8 +45,9 @@ const plan::Gi* find_gi(const GpuState& state, plan::Span placement) {
 }  // namespace
 
 std::string_view end_name(End end) {
-  constexpr std::array<std::string_view, 8> kNames = {"already", "done", "refused", "went-back",
-                                                      "pending", "lost", "foreign", "half-done"};
+  constexpr std::array<std::string_view, 9> kNames = {"already",   "done",    "refused",
+                                                      "went-back", "pending", "lost",
+                                                      "blocked",   "foreign", "half-done"};
   return kNames[static_cast<size_t>(end)];
 }
 
@@ -297,12 +298,22 @@ void Change::go_back(Error error) {
                           {}});
     return;
   }
-  if (foreign_changes_ > 0) {
+  if (foreign_changes_ > 0 && back.error().code != Code::kInUse) {
     forget_journal();
     end(End::kForeign,
         Error{Code::kFailed,
               fmt::format("{}; it is left as it is now: {}", error.message, report_.layout),
               {}});
+    return;
+  }
+  if (back.error().code == Code::kInUse) {
+    end(End::kBlocked,
+        Error{
+            Code::kInUse,
+            fmt::format("{}; and going back: {}; it is now: {}; the journal is kept, and the next "
+                        "start goes on when that has ended",
+                        error.message, back.error().message, report_.layout),
+            {}});
     return;
   }
   end(End::kHalfDone,
@@ -346,6 +357,12 @@ void Change::recover() {
   }
   if (const auto state = read(Patience::kBack)) {
     if (auto held = other_holders(*state)) held_ = std::move(*held);
+    // What the journal does not know came from another program.
+    for (const plan::WantedGi& gi : state->layout().gis)
+      if (!has_place(journal->before, gi) && !has_place(journal->after, gi)) {
+        if (foreign_.empty()) ++foreign_changes_;
+        foreign_.push_back(gi);
+      }
   }
   Status status = journal->provisional ? drive(before_, Patience::kBack)
                                        : drive(journal->after, Patience::kForward);
@@ -370,13 +387,14 @@ Status Change::drive(const Layout& target, Patience patience) {
     mark_held(state, held_);
     if (!expected.empty()) notice_foreign(state, expected);
     const Layout now = state.layout();
-    if (now == target && state.mode.pending == target.mig) return {};
+    const Layout goal = with_foreign(target, now);
+    if (now == goal && state.mode.pending == target.mig) return {};
     if (foreign_changes_ > kMostForeignChanges)
       return fail(Code::kInUse,
                   "{}: another program keeps changing it (it is now: {}); stop that program first",
                   gpu_.text(), report_.layout);
     Layout after = now;
-    Status done = step(state, target, after);
+    Status done = step(state, goal, after);
     expected = {after};
     if (done) {
       tries.progress();
@@ -410,13 +428,24 @@ void Change::notice_foreign(GpuState& state, const std::vector<Layout>& expected
       if (foreign.placement == gi.placement && foreign.profile == gi.profile) gi.busy = true;
 }
 
+// What another program made meanwhile and what is meant, together: planned around, not fought.
+Layout Change::with_foreign(const Layout& target, const Layout& now) const {
+  Layout goal = target;
+  for (const plan::WantedGi& gi : now.gis) {
+    const bool foreign = std::any_of(foreign_.begin(), foreign_.end(), [&](const auto& one) {
+      return one.placement == gi.placement && one.profile == gi.profile;
+    });
+    if (foreign && !has_place(goal, gi)) goal.gis.push_back(gi);
+  }
+  normalise(goal);
+  return goal;
+}
+
 Status Change::step(const GpuState& state, const Layout& target, Layout& expected) {
   const bool empty = state.there.empty();
   if (state.mode.current && !target.mig && empty) return switch_mode(state, false, expected);
   if (!state.mode.current && target.mig) return switch_mode(state, true, expected);
-  const std::vector<plan::WantedGi> none;
-  const plan::Outcome outcome =
-      plan::make_plan(state.offer, state.there, target.mig ? target.gis : none);
+  const plan::Outcome outcome = plan::make_plan(state.offer, state.there, target.gis);
   if (const auto* why = std::get_if<plan::Impossible>(&outcome))
     return fail(why->in_the_way.empty() ? Code::kImpossible : Code::kInUse, "{}: {}", gpu_.text(),
                 why->reason);

@@ -67,6 +67,7 @@ enum class End {
   kWentBack,       // it failed, and the GPU is as it was before
   kWaitsForReset,  // the mode is pending: a reset or a reboot makes it so
   kLost,           // the GPU does not answer; the journal is kept, the next start goes on
+  kBlocked,        // somebody came to use what has to go either way; the journal is kept
   kForeign,        // another program changed it meanwhile; left as that left it
   kHalfDone,       // neither new nor old; the journal is kept
 };
@@ -121,6 +122,7 @@ class Change {
   [[nodiscard]] Status switch_mode(const GpuState& state, bool on, Layout& expected);
   [[nodiscard]] Status reset_gpu();
   [[nodiscard]] Status find_layout();  // of a provisional plan, once MIG is on
+  [[nodiscard]] Layout with_foreign(const Layout& target, const Layout& now) const;
   void notice_foreign(GpuState& state, const std::vector<Layout>& expected);
   void go_back(Error error);
   void end(End end, std::optional<Error> error);

@@ -121,6 +121,7 @@ Result<std::vector<ports::GiProfile>> MigCalls::listed_profiles(const OneGpu& gp
     if (merely_absent(code)) continue;
     if (code != api::kSuccess) return std::unexpected(calls_.error(gpu.object, kInfo, code));
     ports::GiProfile profile{ProfileId{info.id},
+                             e,
                              "",
                              info.slices,
                              info.count,

@@ -36,7 +36,7 @@ std::string wish(const Offer& offer, const std::map<ProfileId, uint32_t>& counts
   std::string text;
   for (const auto& [id, n] : counts)
     text += fmt::format("{}{} x {}", text.empty() ? "" : ", ", n, offer.find(id)->name);
-  return text;
+  return text.empty() ? "a GPU without instances" : text;
 }
 
 // A rule that the wish breaks by itself, whatever is there.

@@ -172,12 +172,19 @@ Result<ports::GiProfiles> WorldNvml::gi_profiles(const std::string& gpu) {
       return Ret::kSuccess;
     }
     for (const gpu::Profile& p : board_of(state, i).profiles) {
-      ports::GiProfile profile{p.id,         std::string(p.name),
-                               p.slices,     p.max_instances,
-                               p.memory_mib, p.sm,
-                               p.ce,         p.dec,
-                               p.enc,        p.jpeg,
-                               p.ofa,        {}};
+      ports::GiProfile profile{p.id,
+                               p.gi_enum,
+                               std::string(p.name),
+                               p.slices,
+                               p.max_instances,
+                               p.memory_mib,
+                               p.sm,
+                               p.ce,
+                               p.dec,
+                               p.enc,
+                               p.jpeg,
+                               p.ofa,
+                               {}};
       Placement all[kMaxGis + 1];
       uint32_t count = 0;
       if (const Ret ret = gi_placements(state, i, p.id, all, count); ret != Ret::kSuccess)
@@ -278,6 +285,7 @@ Result<ports::Activation> WorldNvml::set_mig_mode(const std::string& gpu, bool o
 Result<GiId> WorldNvml::create_gi(const std::string& gpu, ProfileId profile,
                                   std::optional<gpu::Placement> placement) {
   uint8_t made = 0;
+  instance_.reset();
   TRY(on_gpu("create_gi", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {
@@ -291,6 +299,7 @@ Result<GiId> WorldNvml::create_gi(const std::string& gpu, ProfileId profile,
 }
 
 Status WorldNvml::destroy_gi(const std::string& gpu, GiId gi) {
+  instance_ = gi;
   return on_gpu("destroy_gi", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {
@@ -303,6 +312,7 @@ Status WorldNvml::destroy_gi(const std::string& gpu, GiId gi) {
 Result<CiId> WorldNvml::create_ci(const std::string& gpu, GiId gi, ProfileId profile,
                                   std::optional<gpu::Placement> placement) {
   uint8_t made = 0;
+  instance_ = gi;
   TRY(on_gpu("create_ci", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {
@@ -317,6 +327,7 @@ Result<CiId> WorldNvml::create_ci(const std::string& gpu, GiId gi, ProfileId pro
 }
 
 Status WorldNvml::destroy_ci(const std::string& gpu, GiId gi, CiId ci) {
+  instance_ = gi;
   return on_gpu("destroy_ci", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {

@@ -28,6 +28,8 @@ class WorldNvml final : public ports::Nvml, public ports::Mig, public ports::Gpu
   void set_hooks(Hooks hooks) { hooks_ = std::move(hooks); }
   // Calls of the ports so far, those that a hook answered included.
   [[nodiscard]] uint64_t calls() const { return calls_; }
+  // For hooks: the GPU instance that the present call is about.
+  [[nodiscard]] std::optional<GiId> instance_of_call() const { return instance_; }
 
   [[nodiscard]] Status open() override;
   void close() override;
@@ -64,6 +66,7 @@ class WorldNvml final : public ports::Nvml, public ports::Mig, public ports::Gpu
   bool admin_;
   Hooks hooks_;
   uint64_t calls_ = 0;
+  std::optional<GiId> instance_;
 };
 
 }  // namespace gpuslice::sim
