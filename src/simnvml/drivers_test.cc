@@ -1,6 +1,8 @@
 // What a node says of its driver and what differs between driver branches, on an H100; field
 // values.
 
+#include <bit>
+
 #include "simnvml/testing.h"
 
 namespace gpuslice::simnvml {
@@ -93,8 +95,9 @@ TEST_P(DriversTest, AgreeWithTheListOfSymbols) {
   for (const SymbolRow& row : symbol_rows()) {
     if (!modelled.contains(row.name) || !row.name.starts_with("nvmlDevice")) continue;
     if (row.in_550 || row.name == "nvmlDeviceGetHandleByUUIDV") continue;
-    const auto call = reinterpret_cast<int (*)(Handle, void*, void*)>(symbol(row.name.c_str()));
-    const auto ret = static_cast<Ret>(call(gpu(), &room, &room));
+    const Ret ret =
+        call_by_words(symbol(row.name.c_str()), std::bit_cast<uintptr_t>(gpu()),
+                      std::bit_cast<uintptr_t>(&room));
     if (GetParam().major <= 550) {
       EXPECT_EQ(ret, Ret::kFunctionNotFound) << row.name;
     } else if (GetParam().major >= 580) {

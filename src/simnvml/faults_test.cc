@@ -128,10 +128,9 @@ TEST_F(FaultsTest, OfInitAndShutdown) {
   once.times = 1;
   for (const char* name : {"nvmlInit", "nvmlInit_v2", "nvmlInitWithFlags"}) {
     add_fault(name, once);
-    const auto init = reinterpret_cast<int (*)(uint32_t)>(symbol(name));
-    EXPECT_EQ(static_cast<Ret>(init(0)), Ret::kLibRmVersionMismatch) << name;
+    EXPECT_EQ(call_by_words(symbol(name), 0, 0), Ret::kLibRmVersionMismatch) << name;
     EXPECT_EQ(count(), Ret::kUninitialized);
-    EXPECT_EQ(static_cast<Ret>(init(0)), Ret::kSuccess) << name;
+    EXPECT_EQ(call_by_words(symbol(name), 0, 0), Ret::kSuccess) << name;
     add_fault("nvmlShutdown", failing(Ret::kUnknown));
     EXPECT_EQ(CALL(nvmlShutdown), Ret::kUnknown);
     EXPECT_EQ(count(), Ret::kSuccess);

@@ -272,9 +272,7 @@ TEST_F(MigAbiTest, WithoutRootNothingChanges) {
     if (CALL(nvmlGpuInstanceCreateComputeInstance, made.gi, 0, &handle) != no) return 5;
     if (CALL(nvmlComputeInstanceDestroy, made.ci) != no) return 6;
     if (CALL(nvmlGpuInstanceDestroy, made.gi) != no) return 7;
-    if (reinterpret_cast<int (*)(Handle)>(symbol("gpuslice_sim_gpu_reset"))(gpu()) !=
-        static_cast<int>(no))
-      return 8;
+    if (CALL(gpuslice_sim_gpu_reset, gpu()) != no) return 8;
     if (CALL(nvmlDeviceSetPersistenceMode, gpu(), 1) != no) return 9;
     if (CALL(nvmlDeviceSetPowerManagementLimit, gpu(), 300'000) != no) return 10;
     if (CALL(nvmlDeviceSetComputeMode, made.device, 3) != no) return 11;
@@ -301,10 +299,9 @@ TEST_F(MigAbiTest, WorkStandsInTheWay) {
   work.memory_bytes = 1 << 20;
   const uint16_t client = add_process(4242, work);
   EXPECT_EQ(CALL(nvmlComputeInstanceDestroy, made.ci), Ret::kInUse);
-  const auto reset = reinterpret_cast<int (*)(Handle)>(symbol("gpuslice_sim_gpu_reset"));
-  EXPECT_EQ(static_cast<Ret>(reset(gpu())), Ret::kInUse);
+  EXPECT_EQ(CALL(gpuslice_sim_gpu_reset, gpu()), Ret::kInUse);
   ASSERT_TRUE(sim::kill_client(*world, client));
-  EXPECT_EQ(static_cast<Ret>(reset(gpu())), Ret::kSuccess);
+  EXPECT_EQ(CALL(gpuslice_sim_gpu_reset, gpu()), Ret::kSuccess);
   GiInfo info{};
   EXPECT_EQ(CALL(nvmlGpuInstanceGetInfo, made.gi, &info), Ret::kInvalidArgument);
   uint32_t current = 0, pending = 0;

@@ -34,11 +34,6 @@ TEST(Library, ExportsJustTheNamesOfADriver) {
   EXPECT_EQ(names.size(), 437U);
 }
 
-// Every argument of every call is passed as a word: so the two ABIs that we run on pass integers
-// and pointers alike.
-using Words = int (*)(uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t,
-                      uintptr_t);
-
 struct EveryExport : LibraryTest {
   static std::vector<std::string> names() {
     std::vector<std::string> out;
@@ -53,8 +48,7 @@ struct EveryExport : LibraryTest {
            name.starts_with("gpuslice");
   }
   static Ret with(const std::string& name, uintptr_t first, uintptr_t others) {
-    return static_cast<Ret>(reinterpret_cast<Words>(symbol(name.c_str()))(
-        first, others, others, others, others, others, others, others));
+    return call_by_words(symbol(name.c_str()), first, others);
   }
 };
 

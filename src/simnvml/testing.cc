@@ -10,6 +10,16 @@
 
 namespace gpuslice::simnvml {
 
+#ifdef __clang__
+__attribute__((no_sanitize("function")))
+#endif
+Ret call_by_words(void* function, uintptr_t first, uintptr_t others) {
+  using Words = int (*)(uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t,
+                        uintptr_t);
+  return static_cast<Ret>(reinterpret_cast<Words>(function)(first, others, others, others, others,
+                                                            others, others, others));
+}
+
 LibraryTest::LibraryTest() = default;
 
 LibraryTest::~LibraryTest() {
