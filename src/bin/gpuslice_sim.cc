@@ -35,6 +35,13 @@ gpuslice::Result<gpuslice::Duration> duration(const std::string& flag, const std
   return gpuslice::Duration(*ns);
 }
 
+// CLI11 takes -1 for the largest unsigned number.
+const CLI::Validator kNotNegative(
+    [](const std::string& text) {
+      return text.starts_with('-') ? text + " is negative" : std::string();
+    },
+    "");
+
 struct Verbs {
   bin::CreateCommand create;
   bin::ExecCommand exec;
@@ -59,7 +66,9 @@ void add_create(CLI::App& app, Verbs& v, Action& action) {
       ->capture_default_str();
   verb->add_option("--driver", v.create.driver, "of the branches 535, 550, 570, 580")
       ->capture_default_str();
-  verb->add_option("--seed", v.create.seed, "same seed, same node")->capture_default_str();
+  verb->add_option("--seed", v.create.seed, "same seed, same node")
+      ->check(kNotNegative)
+      ->capture_default_str();
   verb->add_option("--library", v.create.library,
                    "the simulated libnvidia-ml.so.1, if it is not beside this program");
   verb->add_flag("--mirrored", v.create.mirrored, "MIG boards whose dead slot is slot 3");
@@ -87,7 +96,8 @@ void add_node_verbs(CLI::App& app, Verbs& v, Action& action) {
   show->callback([&] { action = [&] { return bin::sim_show(v.root); }; });
   auto* reset = app.add_subcommand("reset", "reset GPUs");
   reset->add_option("--root", v.root)->required();
-  reset->add_option("--gpu", v.gpus, "index; all if neither this nor --bus is given");
+  reset->add_option("--gpu", v.gpus, "index; all if neither this nor --bus is given")
+      ->check(kNotNegative);
   reset->add_option("--bus", v.buses, "bus id");
   reset->callback([&] { action = [&] { return bin::sim_reset(v.root, v.gpus, v.buses); }; });
   auto* reboot = app.add_subcommand("reboot", "reboot the node");
@@ -106,7 +116,9 @@ void add_node_verbs(CLI::App& app, Verbs& v, Action& action) {
                    "UUID, index or GPU:MIG index; the first that is seen");
   work->add_option("--memory", v.work.memory, "such as 2Gi")->capture_default_str();
   work->add_option("--activity", v.work.activity, "0 to 1")->capture_default_str();
-  work->add_option("--seconds", v.work.seconds, "0: until a signal")->capture_default_str();
+  work->add_option("--seconds", v.work.seconds, "0: until a signal")
+      ->check(kNotNegative)
+      ->capture_default_str();
   work->add_option("--kind", v.work.kind)
       ->check(CLI::IsMember({"compute", "graphics", "mps"}))
       ->capture_default_str();
@@ -119,19 +131,19 @@ void add_inject(CLI::App& app, Verbs& v, Action& action) {
   bin::InjectCommand& i = v.inject;
   verb->add_option("--root", i.root)->required();
   verb->add_option("fault", i.what)->required();
-  auto* gpu = verb->add_option("--gpu", i.gpu, "index");
-  verb->add_option("--code", i.code, "of the XID")->capture_default_str();
-  verb->add_option("--gi", i.gi);
-  verb->add_option("--ci", i.ci);
+  auto* gpu = verb->add_option("--gpu", i.gpu, "index")->check(kNotNegative);
+  verb->add_option("--code", i.code, "of the XID")->check(kNotNegative)->capture_default_str();
+  verb->add_option("--gi", i.gi)->check(kNotNegative);
+  verb->add_option("--ci", i.ci)->check(kNotNegative);
   verb->add_option("--call", i.call, "nvmlGpuInstanceDestroy; a trailing * matches any such");
   verb->add_option("--return", i.ret, "IN_USE, UNKNOWN …")->capture_default_str();
-  verb->add_option("--after", i.after, "so many calls pass first");
-  verb->add_option("--times", i.times, "so often; 0: for ever");
+  verb->add_option("--after", i.after, "so many calls pass first")->check(kNotNegative);
+  verb->add_option("--times", i.times, "so often; 0: for ever")->check(kNotNegative);
   verb->add_option("--pid", i.pid, "of this process only");
   verb->add_option("--for", i.duration, "latency: how long")->capture_default_str();
-  verb->add_option("--corrected", i.corrected, "ecc, remap: how many");
-  verb->add_option("--uncorrected", i.uncorrected, "ecc, remap: how many");
-  verb->add_option("--reasons", i.reasons, "throttle: NVML's bits");
+  verb->add_option("--corrected", i.corrected, "ecc, remap: how many")->check(kNotNegative);
+  verb->add_option("--uncorrected", i.uncorrected, "ecc, remap: how many")->check(kNotNegative);
+  verb->add_option("--reasons", i.reasons, "throttle: NVML's bits")->check(kNotNegative);
   verb->callback([&v, gpu, &action] {
     v.inject.gpu_given = gpu->count() > 0;
     action = [&v] { return bin::sim_inject(v.inject); };
@@ -214,6 +226,24 @@ bool known_verb(const CLI::App& app, const std::string& name) {
   return false;
 }
 
+// "pod: …" for a verb that has verbs of its own and was given none, or none of them.
+std::string missing_verb(const CLI::App& app) {
+  const CLI::App* at = &app;
+  std::string path;
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    path += at->get_name() + ": ";
+  }
+  std::vector<std::string> names;
+  for (const CLI::App* verb : at->get_subcommands({}))
+    if (!verb->get_group().empty()) names.push_back(verb->get_name());
+  const std::vector<std::string> rest = at->remaining();
+  const std::string which =
+      rest.empty() ? "which verb?"
+                   : fmt::format("there is no verb \"{}\";", gpuslice::json_escape(rest.front()));
+  return fmt::format("{}{} there are {}", path, which, gpuslice::join(names, ", "));
+}
+
 int say(const Error& error) {
   fmt::print(stderr, "gpuslice-sim: {}\n", error.text());
   return gpuslice::exit_code(error.code);
@@ -248,6 +278,12 @@ int main(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& e) {
+    const bool of_verb = std::string_view(e.what()).find("subcommand") != std::string_view::npos;
+    return say(
+        {Code::kUsage,
+         (of_verb ? missing_verb(app) : std::string(e.what())) + "; gpuslice-sim --help says how",
+         {}});
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);
     return say({Code::kUsage, std::string(e.what()) + "; gpuslice-sim --help says how", {}});

@@ -52,7 +52,10 @@ Result<std::vector<sim::GpuOptions>> parse_gpus(const CreateCommand& command) {
     const uint64_t n = count.value_or(1);
     if (n == 0 || n > sim::kMaxGpus || gpus.size() + n > sim::kMaxGpus)
       return fail(Code::kUsage, "--gpus {}: a node has 1 to {} GPUs", command.gpus, sim::kMaxGpus);
-    TRY_ASSIGN(const gpu::Board* found, gpu::find_board(board));
+    const auto board_found = gpu::find_board(board);
+    if (!board_found)
+      return fail(Code::kUsage, "--gpus {}: {}", command.gpus, board_found.error().message);
+    const gpu::Board* found = *board_found;
     const sim::Sweep sweep = !found->mig()      ? sim::Sweep::kPlain
                              : command.mirrored ? sim::Sweep::kMirrored
                              : command.swept    ? sim::Sweep::kSwept

@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -140,7 +142,34 @@ Result<int> sim_work(const WorkCommand& command) {
   return 0;
 }
 
+namespace {
+
+Status check_inject(const InjectCommand& command) {
+  static constexpr std::array<std::string_view, 10> kFaults = {
+      "xid", "lose", "restore", "fail", "latency", "hang", "ecc", "remap", "throttle", "clear"};
+  if (std::find(kFaults.begin(), kFaults.end(), command.what) == kFaults.end()) {
+    const auto near = nearest(command.what, kFaults);
+    return fail(Code::kUsage,
+                "inject: \"{}\" is no fault{}; there are xid, lose, restore, fail, latency, hang, "
+                "ecc, remap, throttle, clear",
+                json_escape(command.what), near ? fmt::format("; did you mean {}?", *near) : "");
+  }
+  const bool of_call =
+      command.what == "fail" || command.what == "latency" || command.what == "hang";
+  if (of_call && !command.call.starts_with("nvml"))
+    return fail(
+        Code::kUsage,
+        "inject {} --call {}: a call of NVML such as nvmlGpuInstanceDestroy, or nvmlDevice*",
+        command.what, json_escape(command.call));
+  if (!of_call && command.what != "clear" && !command.gpu_given)
+    return fail(Code::kUsage, "inject {}: which GPU? --gpu N", command.what);
+  return {};
+}
+
+}  // namespace
+
 Result<int> sim_inject(const InjectCommand& command) {
+  TRY(check_inject(command));
   TRY_ASSIGN(const auto world, open_world(command.root));
   const uint32_t count = world->snapshot()->node.gpu_count;
   if (command.gpu_given && command.gpu >= count)
@@ -148,8 +177,6 @@ Result<int> sim_inject(const InjectCommand& command) {
                 count - 1);
   const bool of_gpu = command.what != "fail" && command.what != "latency" &&
                       command.what != "hang" && command.what != "clear";
-  if (of_gpu && !command.gpu_given)
-    return fail(Code::kUsage, "inject {}: which GPU? --gpu N", command.what);
   sim::Fault fault;
   fault.gpu =
       command.gpu_given ? static_cast<uint8_t>(command.gpu) : static_cast<uint8_t>(sim::kAnyGpu);
@@ -203,13 +230,8 @@ Result<int> sim_inject(const InjectCommand& command) {
       life.remapped_corrected += static_cast<uint32_t>(command.corrected);
       life.remapped_uncorrected += static_cast<uint32_t>(command.uncorrected);
       life.remap_pending = 1;
-    } else if (command.what == "throttle") {
-      life.throttle_reasons = command.reasons;
     } else {
-      return fail(Code::kUsage,
-                  "inject: \"{}\" is no fault; there are xid, lose, restore, fail, latency, hang, "
-                  "ecc, remap, throttle, clear",
-                  command.what);
+      life.throttle_reasons = command.reasons;
     }
     return {};
   }));

@@ -17,6 +17,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "sim/world.h"
 #include "simkubelet/messages.h"
 #include "simkubelet/node.h"
 #include "simkubelet/plugins.h"
@@ -134,6 +135,11 @@ int64_t now_ms() {
 }  // namespace
 
 Result<int> run_kubelet(const KubeletCommand& command) {
+  if (!command.root.empty() && !sim::World::open(command.root))
+    return fail(
+        Code::kNotFound,
+        "--root {}: there is no simulated node; make one with: gpuslice-sim create --root {}",
+        command.root, command.root);
   std::error_code ec;
   std::filesystem::create_directories(command.dir, ec);
   if (ec)
