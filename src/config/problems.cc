@@ -12,7 +12,8 @@ constexpr std::array<std::string_view, kMistakes> kCodes = {
     "unknown-key",   "misplaced-key", "spelling",          "wrong-type",    "unknown-version",
     "bad-value",     "manifest",      "mig-configuration", "both-sharings", "mps",
     "no-resources",  "missing-key",   "bad-name",          "name-too-long", "replicas",
-    "same-resource", "bad-device",    "ignored",           "differs"};
+    "same-resource", "bad-device",    "ignored",           "differs",       "bad-profile",
+    "other-file"};
 
 }  // namespace
 

@@ -44,10 +44,12 @@ enum class Mistake {
   kReplicas,
   kSameResource,
   kBadDevice,
-  kIgnored,  // what NVIDIA's plugin ignores (--config-compat nvidia)
-  kDiffers,  // taken as written, unlike NVIDIA's plugin
+  kIgnored,     // what NVIDIA's plugin ignores (--config-compat nvidia)
+  kDiffers,     // taken as written, unlike NVIDIA's plugin
+  kBadProfile,  // not the name of a MIG profile
+  kOtherFile,   // a device-plugin configuration where a MIG configuration belongs
 };
-inline constexpr size_t kMistakes = static_cast<size_t>(Mistake::kDiffers) + 1;
+inline constexpr size_t kMistakes = static_cast<size_t>(Mistake::kOtherFile) + 1;
 
 [[nodiscard]] std::string_view problem_code(Mistake mistake);
 
