@@ -91,6 +91,25 @@ Status pack(const GpuState& state, const plan::GiProfile& profile, InsideWish in
   return {};
 }
 
+Result<std::vector<plan::WantedGi>> saved_gis(const std::vector<SavedGi>& saved,
+                                              const GpuState& state) {
+  std::vector<plan::WantedGi> out;
+  for (const SavedGi& gi : saved) {
+    const auto profile =
+        std::find_if(state.profiles.begin(), state.profiles.end(),
+                     [&](const ports::GiProfile& p) { return p.nvml_enum == gi.nvml_enum; });
+    if (profile == state.profiles.end())
+      return fail(Code::kImpossible,
+                  "{} ({}): the checkpoint has a GPU instance of profile number {} there, which "
+                  "this GPU does not offer; it offers {}",
+                  state.gpu.text(), state.gpu.board, gi.nvml_enum, offered_names(state));
+    plan::WantedGi one{profile->id, gi.placement, std::vector<plan::WantedCi>{}};
+    for (const SavedCi& ci : gi.cis) one.cis->push_back({ProfileId{ci.nvml_enum}, ci.placement});
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
 // The layout that a plan leads to.
 Layout layout_after(const plan::Plan& plan) {
   Layout layout{true, {}};
@@ -185,6 +204,10 @@ Result<Resolved> resolve(const Wish& wish, const GpuState& state) {
   if (!wish.mig) return out;
   if (wish.exact) {
     out.gis = wish.exact->gis;
+    return out;
+  }
+  if (wish.saved) {
+    TRY_ASSIGN(out.gis, saved_gis(*wish.saved, state));
     return out;
   }
   std::map<ProfileId, InsideWish> parts;  // compute instances smaller than their GPU instance

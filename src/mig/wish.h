@@ -18,10 +18,23 @@ struct WishedProfile {
   std::vector<uint32_t> starts;  // where the GPU instances lie; empty: the planner chooses
 };
 
+// An instance of a checkpoint: profiles by NVML's enums, as mig-parted names them.
+struct SavedCi {
+  uint32_t nvml_enum = 0;
+  std::optional<plan::Span> placement;
+};
+struct SavedGi {
+  uint32_t nvml_enum = 0;
+  plan::Span placement;
+  std::vector<SavedCi> cis;
+};
+
 struct Wish {
   bool mig = false;
   std::vector<WishedProfile> profiles;
-  std::optional<Layout> exact;  // instead of `profiles`: every placement given (restore, journal)
+  // Instead of `profiles`:
+  std::optional<Layout> exact;
+  std::optional<std::vector<SavedGi>> saved;
 };
 
 // The wish in this GPU's profiles.
