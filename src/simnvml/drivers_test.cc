@@ -51,7 +51,7 @@ TEST_P(DriversTest, SayTheirVersions) {
 }
 
 TEST_P(DriversTest, DoNotHaveWhatCameLater) {
-  const Handle h = gpu();
+  Handle h = gpu();
   auto pci = versioned<PciInfoExtV1>(0x01000040);
   EXPECT_EQ(CALL(nvmlDeviceGetPciInfoExt, h, &pci), from(550));
   auto fabric = versioned<FabricInfoV2>(0x02000024);
@@ -95,9 +95,8 @@ TEST_P(DriversTest, AgreeWithTheListOfSymbols) {
   for (const SymbolRow& row : symbol_rows()) {
     if (!modelled.contains(row.name) || !row.name.starts_with("nvmlDevice")) continue;
     if (row.in_550 || row.name == "nvmlDeviceGetHandleByUUIDV") continue;
-    const Ret ret =
-        call_by_words(symbol(row.name.c_str()), std::bit_cast<uintptr_t>(gpu()),
-                      std::bit_cast<uintptr_t>(&room));
+    const Ret ret = call_by_words(symbol(row.name.c_str()), std::bit_cast<uintptr_t>(gpu()),
+                                  std::bit_cast<uintptr_t>(&room));
     if (GetParam().major <= 550) {
       EXPECT_EQ(ret, Ret::kFunctionNotFound) << row.name;
     } else if (GetParam().major >= 580) {
@@ -165,7 +164,7 @@ TEST_F(FieldsTest, EveryEntryHasACodeOfItsOwn) {
 
 TEST_F(FieldsTest, AgreeWithTheCallsOfTheSameMeaning) {
   begin(node_of({kH100}));
-  const Handle h = gpu();
+  Handle h = gpu();
   uint32_t low = 0, high = 0, limit = 0, links = 0;
   ASSERT_EQ(CALL(nvmlDeviceGetPowerManagementLimitConstraints, h, &low, &high), Ret::kSuccess);
   ASSERT_EQ(CALL(nvmlDeviceGetPowerManagementDefaultLimit, h, &limit), Ret::kSuccess);
@@ -209,7 +208,7 @@ TEST_F(FieldsTest, AgreeWithTheCallsOfTheSameMeaning) {
 TEST_F(FieldsTest, NoIdCrashesAndEachSaysSomething) {
   begin(node_of({"RTX-PRO-6000-Blackwell-96GB", kT4}));
   for (const uint32_t index : {0U, 1U}) {
-    const Handle h = gpu(index);
+    Handle h = gpu(index);
     for (uint32_t id = 0; id < 320; ++id) {
       const FieldValue value = field(h, id);
       const Ret got = ret(value);

@@ -33,7 +33,7 @@ struct EventsTest : LibraryTest {
 };
 
 TEST_F(EventsTest, XidsOfAnInstanceAndOfNone) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   push({.type = kXid, .data = 31, .gpu = 0, .gi = 2, .ci = 1});
   push({.type = kXid, .data = 79, .gpu = 0});
@@ -53,7 +53,7 @@ TEST_F(EventsTest, XidsOfAnInstanceAndOfNone) {
 }
 
 TEST_F(EventsTest, TheFirstWaitKnowsNoInstances) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   push({.type = kXid, .data = 31, .gpu = 0, .gi = 2, .ci = 1});
   Guarded<EventData> data;
@@ -63,7 +63,7 @@ TEST_F(EventsTest, TheFirstWaitKnowsNoInstances) {
 }
 
 TEST_F(EventsTest, OnlyWhatIsRegisteredAndOnlyFromThen) {
-  const Handle events = set();
+  Handle events = set();
   push({.type = kXid, .data = 1, .gpu = 0});
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   push({.type = kXid, .data = 2, .gpu = 1});                     // another GPU
@@ -82,9 +82,9 @@ TEST_F(EventsTest, OnlyWhatIsRegisteredAndOnlyFromThen) {
 }
 
 TEST_F(EventsTest, TwoSetsEachGetEveryEvent) {
-  const Handle one = set(), other = set();
+  Handle one = set(), other = set();
   EXPECT_NE(one, other);
-  for (const Handle events : {one, other})
+  for (Handle events : {one, other})
     ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   push({.type = kXid, .data = 13, .gpu = 0});
   EXPECT_EQ(next_xid(one), 13U);
@@ -95,7 +95,7 @@ TEST_F(EventsTest, TwoSetsEachGetEveryEvent) {
 }
 
 TEST_F(EventsTest, MigChangesAreTold) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), sim::kEventMigConfig, events), Ret::kSuccess);
   mig_on(gpu(0));
   EventData data{};
@@ -105,7 +105,7 @@ TEST_F(EventsTest, MigChangesAreTold) {
 }
 
 TEST_F(EventsTest, WhatIsNotSupportedRegistersNothing) {
-  const Handle events = set();
+  Handle events = set();
   unsigned long long supported = 0;
   ASSERT_EQ(CALL(nvmlDeviceGetSupportedEventTypes, gpu(0), &supported), Ret::kSuccess);
   EXPECT_EQ(supported, 0x11fU);
@@ -120,10 +120,10 @@ TEST_F(EventsTest, WhatIsNotSupportedRegistersNothing) {
 }
 
 TEST_F(EventsTest, AFreedSetIsGoneForEver) {
-  const Handle freed = set();
+  Handle freed = set();
   ASSERT_EQ(CALL(nvmlEventSetFree, freed), Ret::kSuccess);
   for (int i = 0; i < 100; ++i) {
-    const Handle fresh = set();
+    Handle fresh = set();
     EXPECT_NE(fresh, freed);
     EventData data{};
     EXPECT_EQ(CALL(nvmlEventSetWait_v2, freed, &data, 0), Ret::kInvalidArgument);
@@ -140,11 +140,11 @@ TEST_F(EventsTest, TheNumberOfSetsIsBounded) {
     all.push_back(handle);
   EXPECT_EQ(all.size(), 1024U);
   EXPECT_EQ(CALL(nvmlEventSetCreate, &handle), Ret::kMemory);
-  for (const Handle one : all) EXPECT_EQ(CALL(nvmlEventSetFree, one), Ret::kSuccess);
+  for (Handle one : all) EXPECT_EQ(CALL(nvmlEventSetFree, one), Ret::kSuccess);
 }
 
 TEST_F(EventsTest, AnOverflowLosesTheOldest) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   ASSERT_TRUE(world->write([](sim::State& state) {
     for (uint64_t i = 1; i <= sim::kEventRing + 10; ++i)
@@ -164,7 +164,7 @@ struct Stopwatch {
 };
 
 TEST_F(EventsTest, AWaitLastsAsLongAsItIsTold) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   EventData data{};
   const Stopwatch stopwatch;
@@ -174,7 +174,7 @@ TEST_F(EventsTest, AWaitLastsAsLongAsItIsTold) {
 }
 
 TEST_F(EventsTest, AnEventEndsAWait) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -189,7 +189,7 @@ TEST_F(EventsTest, AnEventEndsAWait) {
 }
 
 TEST_F(EventsTest, FreeingASetEndsItsWait) {
-  const Handle events = set();
+  Handle events = set();
   ASSERT_EQ(CALL(nvmlDeviceRegisterEvents, gpu(0), kXid, events), Ret::kSuccess);
   std::thread other([&] {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));

@@ -79,7 +79,7 @@ TEST_F(HandlesTest, NonsenseIsRefused) {
   begin(node_of({kA100}));
   int local = 0;
   const auto heap = std::make_unique<int>(1);
-  for (const Handle handle : {Handle{nullptr}, Handle{&local}, Handle{heap.get()}})
+  for (Handle handle : {Handle{nullptr}, Handle{&local}, Handle{heap.get()}})
     EXPECT_EQ(minor_of(handle), Ret::kInvalidArgument);
   Random random(1);
   for (int i = 0; i < 100'000; ++i) {
@@ -95,7 +95,7 @@ TEST_F(HandlesTest, NonsenseIsRefused) {
 
 TEST_F(HandlesTest, AGpuBeyondTheNodesIsRefused) {
   begin(node_of({kA100, kA100}));
-  const Handle second = gpu(1);
+  Handle second = gpu(1);
   EXPECT_EQ(minor_of(second), Ret::kSuccess);
   begin(node_of({kA100}));
   EXPECT_EQ(minor_of(second), Ret::kInvalidArgument) << "of another node that has one GPU more";
@@ -138,9 +138,9 @@ TEST_F(HandlesTest, OfOneKindAreNotOfAnother) {
   EXPECT_EQ(is_mig(made.ci), Ret::kInvalidArgument);
   GiInfo gi{};
   CiInfo ci{};
-  for (const Handle handle : {gpu(), made.device, made.ci})
+  for (Handle handle : {gpu(), made.device, made.ci})
     EXPECT_EQ(CALL(nvmlGpuInstanceGetInfo, handle, &gi), Ret::kInvalidArgument);
-  for (const Handle handle : {gpu(), made.device, made.gi})
+  for (Handle handle : {gpu(), made.device, made.gi})
     EXPECT_EQ(CALL(nvmlComputeInstanceGetInfo_v2, handle, &ci), Ret::kInvalidArgument);
   uint32_t id = 0;
   EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceId, gpu(), &id), Ret::kInvalidArgument);
@@ -154,7 +154,7 @@ TEST_F(HandlesTest, OfOneKindAreNotOfAnother) {
 // A child reads on with its parent's handles, is no client until it inits, and then one of its own.
 TEST_F(HandlesTest, AChildReadsOnAndAttachesByItsOwnInit) {
   begin(node_of({kA100}));
-  const Handle handle = gpu();
+  Handle handle = gpu();
   const auto clients = [&] { return world->live_clients(*world->snapshot()).size(); };
   ASSERT_EQ(clients(), 1U);
   const pid_t child = sim::fork_child([&] {

@@ -39,7 +39,7 @@ struct MigAbiTest : LibraryTest {
 
 TEST_F(MigAbiTest, TheWholeLifeOfAnInstance) {
   begin(node_of({kA100}));
-  const Handle device = gpu();
+  Handle device = gpu();
   uint32_t current = 9, pending = 9, count = 9;
   ASSERT_EQ(CALL(nvmlDeviceGetMigMode, device, &current, &pending), Ret::kSuccess);
   EXPECT_EQ(current, 0U);
@@ -116,7 +116,7 @@ TEST_F(MigAbiTest, TheWholeLifeOfAnInstance) {
 
 TEST_F(MigAbiTest, Placements) {
   begin(node_of({kH100, kT4}));
-  const Handle device = gpu();
+  Handle device = gpu();
   mig_on(device);
   const std::pair<uint32_t, std::vector<uint32_t>> rows[] = {
       {19, {0, 1, 2, 3, 4, 5, 6}}, {14, {0, 2, 4}}, {9, {0, 4}}, {5, {0}}, {0, {0}},
@@ -187,7 +187,7 @@ TEST_F(MigAbiTest, EveryEnumOfProfiles) {
   const std::set<uint32_t> offered[] = {
       {0, 1, 2, 3, 4, 7, 9}, {0, 1, 3, 7, 8}, {0, 1, 3, 7, 10, 11, 12, 13, 14, 15, 16}, {}};
   for (uint32_t index = 0; index < 4; ++index) {
-    const Handle device = gpu(index);
+    Handle device = gpu(index);
     std::set<uint32_t> found;
     for (uint32_t profile = 0; profile < 30; ++profile) {
       GiProfileInfo v1{};
@@ -207,7 +207,9 @@ TEST_F(MigAbiTest, EveryEnumOfProfiles) {
       by_id.version = 0x02000098;
       ASSERT_EQ(CALL(nvmlDeviceGetGpuInstanceProfileInfoByIdV, device, v1.id, &by_id),
                 Ret::kSuccess);
-      EXPECT_EQ(std::memcmp(&v2, &by_id, sizeof v2), 0);
+      EXPECT_EQ(v2.id, by_id.id);
+      EXPECT_EQ(v2.memory_mb, by_id.memory_mb);
+      EXPECT_STREQ(v2.name, by_id.name);
     }
     EXPECT_EQ(found, offered[index]) << index;
   }
@@ -216,7 +218,7 @@ TEST_F(MigAbiTest, EveryEnumOfProfiles) {
 // A client's array holds instanceCount handles: never more are written.
 TEST_F(MigAbiTest, ListsOfInstances) {
   begin(node_of({kA100}));
-  const Handle device = gpu();
+  Handle device = gpu();
   mig_on(device);
   for (int i = 0; i < 7; ++i) (void)make_instance(device, 19, 0);
   Handle rows[10];

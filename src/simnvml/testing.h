@@ -63,8 +63,8 @@ struct Guarded {
   }
 };
 
-// A call by words: `first`, then `others` for every further argument. So the two ABIs that we run on
-// pass integers and pointers alike.
+// A call by words: `first`, then `others` for every further argument. So the two ABIs that we run
+// on pass integers and pointers alike.
 [[nodiscard]] Ret call_by_words(void* function, uintptr_t first, uintptr_t others);
 
 class LibraryTest : public testing::Test {

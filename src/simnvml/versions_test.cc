@@ -194,7 +194,7 @@ TEST_F(VersionsTest, OfWhatIsNotModelled) {
   };
   for (const auto& [name, words] : rows) {
     const auto call = reinterpret_cast<int (*)(Handle, uint32_t*)>(symbol(name));
-    const Handle handle = std::string(name).starts_with("nvmlGpuInstance") ? made.gi : device;
+    Handle handle = std::string(name).starts_with("nvmlGpuInstance") ? made.gi : device;
     for (uint32_t word : words) {
       EXPECT_EQ(static_cast<Ret>(call(handle, &word)), Ret::kNotSupported) << name;
       word ^= 0x04000000;
@@ -251,7 +251,7 @@ TEST_F(VersionsTest, OldNamesKeepTheirOldSizes) {
 }
 
 TEST_F(VersionsTest, MemoryOfBothVersionsAgrees) {
-  for (const Handle one : {device, made.device}) {
+  for (Handle one : {device, made.device}) {
     MemoryV2 v2{};
     v2.version = 0x02000028;
     ASSERT_EQ(CALL(nvmlDeviceGetMemoryInfo_v2, one, &v2), Ret::kSuccess);
