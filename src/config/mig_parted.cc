@@ -3,86 +3,55 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
 
 #include "base/text.h"
 #include "config/document.h"
+#include "config/gpu_selector.h"
+#include "config/open_map.h"
+#include "config/other_file.h"
 #include "config/reader.h"
-#include "gpu/board.h"
 
 namespace gpuslice::config {
 namespace {
+
+using Keys = std::span<const std::string_view>;
 
 constexpr std::string_view kTopKeys[] = {"version", "mig-configs"};
 constexpr std::string_view kEntryKeys[] = {"device-filter", "devices", "mig-enabled",
                                            "mig-devices"};
 constexpr std::string_view kPlacedKeys[] = {"count", "placements"};
+constexpr std::string_view kEntryPath = "mig-configs.<label>[]";
 constexpr KnownKey kKnown[] = {
-    {"version", ""},         {"mig-configs", ""},         {"device-filter", "an entry"},
-    {"devices", "an entry"}, {"mig-enabled", "an entry"}, {"mig-devices", "an entry"}};
-constexpr std::string_view kDeviceForms =
-    "all, an index, GPU-<uuid>, a PCI address such as 0000:07:00.0, or a list of these";
+    {"version", ""},         {"mig-configs", ""},         {"device-filter", kEntryPath},
+    {"devices", kEntryPath}, {"mig-enabled", kEntryPath}, {"mig-devices", kEntryPath}};
 constexpr std::string_view kFrame =
     "version: v1, then mig-configs:, then the labels, each a list of entries";
-
-bool is_hex(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-  });
-}
-
-// "0x20B010DE" as a number; at most eight digits.
-std::optional<uint32_t> parse_hex(std::string_view text) {
-  if (!text.starts_with("0x") && !text.starts_with("0X")) return std::nullopt;
-  text.remove_prefix(2);
-  if (!is_hex(text) || text.size() > 8) return std::nullopt;
-  uint32_t value = 0;
-  for (const char c : text) {
-    const char lower = c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c;
-    value = value << 4 | static_cast<uint32_t>(lower <= '9' ? lower - '0' : lower - 'a' + 10);
-  }
-  return value;
-}
-
-// A PCI address as NVML writes it, from any of its usual forms; nothing if it is none.
-std::optional<std::string> bus_id_of(std::string_view text) {
-  auto parts = split(text, ':');
-  if (parts.size() == 2) parts.insert(parts.begin(), "0");
-  if (parts.size() != 3) return std::nullopt;
-  const auto slot = split(parts[2], '.');
-  if (slot.size() > 2 || parts[0].size() > 8 || parts[1].size() > 2 || slot[0].size() > 2 ||
-      (slot.size() == 2 && slot[1] != "0"))
-    return std::nullopt;
-  const auto domain = parse_hex("0x" + std::string(parts[0]));
-  const auto bus = parse_hex("0x" + std::string(parts[1]));
-  const auto device = parse_hex("0x" + std::string(slot[0]));
-  if (!domain || !bus || !device) return std::nullopt;
-  return fmt::format("{:08X}:{:02X}:{:02X}.0", *domain, *bus, *device);
-}
-
-bool is_gpu_uuid(std::string_view text) {
-  if (!text.starts_with("GPU-") || text.size() != 40) return false;
-  text.remove_prefix(4);
-  for (size_t i = 0; i < text.size(); ++i) {
-    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    if (dash ? text[i] != '-' : !is_hex(text.substr(i, 1))) return false;
-  }
-  return true;
-}
-
-// The PCI ids of boards that a product name means: "A100-SXM4-80GB" → "0x20B210DE".
-std::string ids_of_board(std::string_view name) {
-  const auto board = gpu::find_board(name);
-  return board ? fmt::format("0x{:08X}", (*board)->pci_device_id) : "";
-}
+constexpr size_t kLongestLabelValue = 63;  // of a Kubernetes label
 
 bool is_label_value(std::string_view text) {
   const auto alnum = [](char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
   };
-  if (text.empty() || text.size() > 63 || !alnum(text.front()) || !alnum(text.back())) return false;
+  if (text.empty() || text.size() > kLongestLabelValue || !alnum(text.front()) ||
+      !alnum(text.back()))
+    return false;
   return std::all_of(text.begin(), text.end(),
                      [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
+}
+
+bool is_one_of(std::string_view key, Keys keys) {
+  return std::find(keys.begin(), keys.end(), key) != keys.end();
+}
+
+// Whether a key of `map` that is none of `keys` is `missing`, misspelt: that was said already.
+bool is_misspelt(const Node& map, std::string_view missing, Keys keys) {
+  return std::any_of(map.entries.begin(), map.entries.end(), [&](const Entry& entry) {
+    return !is_one_of(entry.key, keys) && nearest(entry.key, keys) == missing;
+  });
 }
 
 class MigReader {
@@ -90,11 +59,11 @@ class MigReader {
   MigReader(const MapReader& maps, MigPartedConfig& config) : maps_(maps), config_(config) {}
 
   void read(const Node& root) {
-    if (root.kind == NodeKind::kMap && is_another_file(root)) return;
+    if (is_other_file(maps_, root, FileKind::kMig) || is_without_frame(root)) return;
     const auto fields = maps_.fields(root, {"", kTopKeys, false});
     if (!fields) return;
-    bool version = false;
-    bool configs = false;
+    bool version = is_misspelt(root, "version", kTopKeys);
+    bool configs = is_misspelt(root, "mig-configs", kTopKeys);
     for (const auto& field : *fields) {
       if (field.key == "version") {
         version = true;
@@ -104,7 +73,7 @@ class MigReader {
                 fmt::format("unknown version \"{}\": the only version is v1", shown(*text)));
       } else {
         configs = true;
-        read_labels(*field.value);
+        read_labels(field);
       }
     }
     if (!version) error(Mistake::kMissingKey, root.place, "version is missing; write: version: v1");
@@ -121,37 +90,25 @@ class MigReader {
     maps_.problems().warning(mistake, place, std::move(message));
   }
 
-  bool is_another_file(const Node& root) {
-    const Document& document = maps_.document();
-    if (document.find(root, "mig-configs") != nullptr) return false;
-    const Node* kind = document.find(root, "kind");
-    if (kind != nullptr && document.find(root, "apiVersion") != nullptr) {
-      std::string keys;
-      bool nested = false;
-      if (const Node* data = document.find(root, "data"); data != nullptr)
-        for (const Entry& entry : data->entries) {
-          keys += fmt::format("{}data.{}", keys.empty() ? "" : ", ", shown(entry.key));
-          nested = nested || document.value(entry).kind == NodeKind::kMap;
-        }
-      error(Mistake::kManifest, root.place,
-            fmt::format("this is a Kubernetes manifest ({}); the configuration is the text under "
-                        "{}{}",
-                        shown(kind->text), keys.empty() ? "data.<key>" : keys,
-                        nested ? ", which must be a text: write | after its key" : ""));
+  bool is_entry_list(const Node& node) const {
+    if (node.kind != NodeKind::kList || node.items.empty()) return false;
+    const Node& first = maps_.document().at(node.items[0]);
+    return std::any_of(first.entries.begin(), first.entries.end(),
+                       [](const Entry& entry) { return is_one_of(entry.key, kEntryKeys); });
+  }
+
+  // Labels, or the entries of one, without what belongs around them.
+  bool is_without_frame(const Node& root) {
+    if (is_entry_list(root)) {
+      error(Mistake::kMissingKey, root.place,
+            fmt::format("these are the entries of a label, and the frame around them is missing: "
+                        "{}",
+                        kFrame));
       return true;
     }
-    if (document.find(root, "sharing") != nullptr || document.find(root, "flags") != nullptr) {
-      error(Mistake::kOtherFile, root.place,
-            "this is a configuration of the device plugin, not a MIG configuration; give it with "
-            "--config");
-      return true;
-    }
-    // Labels without the frame around them.
+    if (maps_.document().find(root, "mig-configs") != nullptr) return false;
     for (const Entry& entry : root.entries) {
-      const Node& value = document.value(entry);
-      if (value.kind != NodeKind::kList || value.items.empty()) continue;
-      const Node& first = document.at(value.items[0]);
-      if (first.kind != NodeKind::kMap || document.find(first, "devices") == nullptr) continue;
+      if (!is_entry_list(maps_.document().value(entry))) continue;
       error(Mistake::kMissingKey, entry.place,
             fmt::format("\"{}\" looks like a label, and the frame around it is missing: {}",
                         shown(entry.key), kFrame));
@@ -160,30 +117,35 @@ class MigReader {
     return false;
   }
 
-  void read_labels(const Node& node) {
-    if (node.kind != NodeKind::kMap || node.entries.empty()) {
-      error(Mistake::kMissingKey, node.place,
+  void read_labels(const MapReader::Field& field) {
+    const Node& node = *field.value;
+    if (node.kind == NodeKind::kScalar || node.kind == NodeKind::kList) {
+      maps_.wrong_type(node, "mig-configs", "a map of labels, each a list of entries");
+      return;
+    }
+    if (node.entries.empty()) {
+      error(Mistake::kMissingKey, node.kind == NodeKind::kNull ? field.place : node.place,
             "mig-configs needs at least one label with a list of entries");
       return;
     }
-    std::map<std::string, Place> seen;
-    for (const Entry& entry : node.entries) {
-      if (const auto [it, fresh] = seen.emplace(entry.key, entry.place); !fresh) {
-        error(Mistake::kDuplicateKey, entry.place,
-              fmt::format("the label {} stands twice; it stood in line {} already",
-                          shown(entry.key), it->second.line));
+    for (const Entry* entry : open_entries(maps_, node, "the label ")) {
+      if (is_one_of(entry->key, kEntryKeys) && !is_entry_list(maps_.document().value(*entry))) {
+        error(Mistake::kMisplacedKey, entry->place,
+              fmt::format("{} stands where a label belongs: write  mig-configs: {{<label>: "
+                          "[{{devices: all, mig-enabled: …}}]}}",
+                          entry->key));
         continue;
       }
-      if (!is_label_value(entry.key))
-        warning(Mistake::kBadName, entry.place,
-                fmt::format("\"{}\" cannot be the value of a node label, so nvidia.com/mig.config "
-                            "can never choose it (at most 63 letters, digits, '-', '_', '.')",
-                            shown(entry.key)));
-      read_label(entry);
+      read_label(*entry);
     }
   }
 
   void read_label(const Entry& entry) {
+    if (!is_label_value(entry.key))
+      warning(Mistake::kBadName, entry.place,
+              fmt::format("\"{}\" cannot be the value of a node label, so nvidia.com/mig.config "
+                          "can never choose it (at most {} letters, digits, '-', '_', '.')",
+                          shown(entry.key), kLongestLabelValue));
     const Node& list = maps_.document().value(entry);
     const std::string path = fmt::format("mig-configs.{}", shown(entry.key));
     if (list.kind != NodeKind::kList || list.items.empty()) {
@@ -202,91 +164,81 @@ class MigReader {
   }
 
   std::optional<MigEntry> read_entry(const Node& node, const std::string& path) {
-    const auto fields = maps_.fields(node, {"an entry", kEntryKeys, false});
+    const auto fields = maps_.fields(node, {kEntryPath, kEntryKeys, false});
     if (!fields) return std::nullopt;
     MigEntry entry;
     entry.place = node.place;
-    bool devices = false;
-    bool enabled = false;
-    const Node* mig_devices = nullptr;
-    Place mig_devices_place;
+    bool devices = is_misspelt(node, "devices", kEntryKeys);
+    bool enabled = is_misspelt(node, "mig-enabled", kEntryKeys);
+    std::optional<bool> mode;
+    const MapReader::Field* mig_devices = nullptr;
     for (const auto& field : *fields) {
       if (field.key == "devices") {
         devices = true;
-        read_devices(*field.value, field.place, entry);
+        read_devices(field, entry);
       } else if (field.key == "device-filter") {
         read_filters(*field.value, entry);
       } else if (field.key == "mig-enabled") {
         enabled = true;
-        entry.mig_enabled = read_enabled(*field.value);
+        mode = read_enabled(*field.value);
       } else {
-        mig_devices = field.value;
-        mig_devices_place = field.place;
+        mig_devices = &field;
       }
     }
     if (!devices)
       error(Mistake::kMissingKey, node.place,
-            fmt::format("{}: an entry needs devices: {}", path, kDeviceForms));
+            fmt::format("{}: an entry needs devices: {}", path, kGpuForms));
     if (!enabled)
       error(Mistake::kMissingKey, node.place,
             fmt::format("{}: an entry needs mig-enabled: true or false", path));
-    if (enabled && entry.mig_enabled && mig_devices == nullptr)
-      error(Mistake::kMissingKey, node.place,
-            fmt::format("{}: with mig-enabled: true an entry needs mig-devices, such as {{1g.5gb: "
-                        "7}}, or {{}} for MIG without instances",
-                        path));
-    if (mig_devices != nullptr) read_profiles(*mig_devices, mig_devices_place, entry);
-    if (enabled && !entry.mig_enabled && !entry.profiles.empty())
-      error(Mistake::kBadValue, mig_devices_place,
-            "mig-devices are wanted and mig-enabled is false: set mig-enabled: true, or leave "
-            "mig-devices out");
+    entry.mig_enabled = mode.value_or(false);
+    if (mig_devices != nullptr) read_profiles(*mig_devices->value, entry);
+    check_mode(mode, mig_devices, node, path, entry);
     return entry;
   }
 
+  void check_mode(std::optional<bool> mode, const MapReader::Field* mig_devices, const Node& node,
+                  const std::string& path, const MigEntry& entry) {
+    if (!mode) return;
+    if (!*mode && !entry.profiles.empty())
+      error(Mistake::kBadValue, mig_devices->place,
+            "mig-devices are wanted and mig-enabled is false: set mig-enabled: true, or leave "
+            "mig-devices out");
+    const bool nothing = mig_devices == nullptr || mig_devices->value->kind == NodeKind::kNull;
+    if (*mode && nothing && !is_misspelt(node, "mig-devices", kEntryKeys))
+      error(Mistake::kMissingKey, mig_devices == nullptr ? node.place : mig_devices->place,
+            fmt::format("{}: with mig-enabled: true an entry needs mig-devices, such as {{1g.5gb: "
+                        "7}}, or {{}} for MIG without instances",
+                        path));
+  }
+
   // YAML 1.1's other words for true and false work in mig-parted, so they work here.
-  bool read_enabled(const Node& node) {
+  std::optional<bool> read_enabled(const Node& node) {
     const std::string word =
         node.kind == NodeKind::kScalar && !node.quoted ? to_lower(node.text) : "";
-    const bool yes = word == "yes" || word == "on" || word == "y";
-    if (yes || word == "no" || word == "off" || word == "n") {
+    const bool yes = word == "yes" || word == "on" || word == "y" || word == "true";
+    const bool no = word == "no" || word == "off" || word == "n" || word == "false";
+    if (!yes && !no) return maps_.boolean(node, "mig-enabled");
+    if (node.text != "true" && node.text != "false")
       warning(
           Mistake::kSpelling, node.place,
           fmt::format("mig-enabled: {} is usually written {}", node.text, yes ? "true" : "false"));
-      return yes;
-    }
-    return maps_.boolean(node, "mig-enabled").value_or(false);
+    return yes;
   }
 
   // One GPU of `devices`; nothing, and a problem, if it is none.
   std::optional<GpuRef> read_gpu(const Node& node) {
-    GpuRef ref;
-    ref.place = node.place;
-    ref.text = node.text;
-    if (node.kind == NodeKind::kScalar) {
-      if (const auto index = parse_u64(node.text); index && *index < 256 && !node.quoted) {
-        ref.index = static_cast<uint32_t>(*index);
-        return ref;
-      }
-      if (is_gpu_uuid(node.text)) {
-        ref.kind = GpuRef::Kind::kUuid;
-        ref.text = "GPU-" + to_lower(std::string_view(node.text).substr(4));
-        return ref;
-      }
-      if (auto bus_id = bus_id_of(node.text)) {
-        ref.kind = GpuRef::Kind::kBusId;
-        ref.text = std::move(*bus_id);
-        return ref;
-      }
+    auto ref = parse_gpu_ref(node);
+    if (!ref) {
+      error(Mistake::kBadDevice, node.place, ref.error());
+      return std::nullopt;
     }
-    error(Mistake::kBadDevice, node.place,
-          fmt::format("devices: {} names no GPU; write {}",
-                      node.kind == NodeKind::kScalar ? fmt::format("\"{}\"", shown(node.text))
-                                                     : std::string(kind_name(node)),
-                      kDeviceForms));
-    return std::nullopt;
+    ref->place = node.place;
+    return std::move(*ref);
   }
 
-  void read_devices(const Node& node, Place key, MigEntry& entry) {
+  void read_devices(const MapReader::Field& field, MigEntry& entry) {
+    const Node& node = *field.value;
     if (node.kind == NodeKind::kScalar && node.text == "all") {
       entry.all_gpus = true;
       return;
@@ -296,26 +248,25 @@ class MigReader {
       return;
     }
     if (node.items.empty())
-      error(Mistake::kBadDevice, key,
+      error(Mistake::kBadDevice, field.place,
             fmt::format("devices is an empty list: an entry that is for no GPU; write {}",
-                        kDeviceForms));
+                        kGpuForms));
+    std::set<std::string> seen;
     for (const size_t item : node.items) {
       auto ref = read_gpu(maps_.document().at(item));
       if (!ref) continue;
-      const bool twice = std::any_of(entry.gpus.begin(), entry.gpus.end(), [&](const GpuRef& g) {
-        return g.kind == ref->kind && g.index == ref->index &&
-               (g.kind == GpuRef::Kind::kIndex || g.text == ref->text);
-      });
-      if (twice)
-        warning(Mistake::kSameResource, ref->place,
-                fmt::format("devices names {} twice", shown(ref->text)));
-      else
+      const std::string name =
+          ref->kind == GpuRef::Kind::kIndex ? std::to_string(ref->index) : ref->text;
+      if (seen.insert(name).second)
         entry.gpus.push_back(std::move(*ref));
+      else
+        warning(Mistake::kSameDevice, ref->place, fmt::format("devices names {} twice", name));
     }
   }
 
   void read_filters(const Node& node, MigEntry& entry) {
-    if (node.kind == NodeKind::kNull) return;
+    if (node.kind == NodeKind::kNull || (node.kind == NodeKind::kScalar && node.text.empty()))
+      return;  // no filter, as in mig-parted
     if (node.kind != NodeKind::kList) {
       read_filter(node, entry);
       return;
@@ -328,78 +279,61 @@ class MigReader {
       maps_.wrong_type(node, "device-filter", "a text such as \"0x20B010DE\", or a list of them");
       return;
     }
-    DeviceFilter filter;
-    filter.text = node.text;
-    filter.place = node.place;
-    const auto parts = split(node.text, ':');
-    const auto device = parse_hex(parts[0]);
-    const auto subsystem = parts.size() == 2 ? parse_hex(parts[1]) : std::nullopt;
-    const bool whole = device && *device > 0xFFFF && (*device & 0xFFFF) != 0;
-    if (whole && parts.size() == 1 + (subsystem ? 1U : 0U)) {
-      filter.device = *device;
-      filter.subsystem = subsystem;
-      entry.filters.push_back(std::move(filter));
+    auto filter = parse_device_filter(node.text);
+    if (!filter) {
+      error(Mistake::kBadFilter, node.place, "device-filter: " + filter.error());
       return;
     }
-    const std::string ids = ids_of_board(node.text);
-    error(Mistake::kBadDevice, node.place,
-          ids.empty()
-              ? fmt::format("device-filter: \"{}\" is no PCI id and would never match; write "
-                            "\"0x\", the device and the vendor: \"0x20B010DE\", if wanted "
-                            "\":0x\" with the subsystem",
-                            shown(node.text))
-              : fmt::format("device-filter: \"{}\" is a product name and would never match; the "
-                            "PCI id of that board is \"{}\"",
-                            shown(node.text), ids));
+    filter->place = node.place;
+    entry.filters.push_back(std::move(*filter));
   }
 
-  void read_profiles(const Node& node, Place key, MigEntry& entry) {
+  void read_profiles(const Node& node, MigEntry& entry) {
     if (node.kind == NodeKind::kNull) return;
     if (node.kind != NodeKind::kMap) {
       maps_.wrong_type(node, "mig-devices", "a map of profiles and counts, such as {1g.5gb: 7}");
       return;
     }
-    const size_t before = maps_.problems().errors();
-    for (const Entry& one : node.entries) read_profile(one, entry);
-    if (maps_.problems().errors() == before && node.entries.empty() && !entry.profiles.empty())
-      error(Mistake::kBadValue, key, "mig-devices is empty");
+    std::map<std::string, Place> seen;  // "1g.5gb", "1c.1g.5gb" and "MIG 1g.5gb" are one
+    for (const Entry* one : open_entries(maps_, node, "mig-devices: ")) {
+      const auto name = read_name(*one);
+      if (!name) continue;
+      if (const auto [it, fresh] = seen.emplace(name->text(), one->place); !fresh) {
+        error(Mistake::kSameProfile, one->place,
+              fmt::format("mig-devices: {} is {}, which stands in line {} already", shown(one->key),
+                          name->text(), it->second.line));
+        continue;
+      }
+      WantedProfile wanted;
+      wanted.name = *name;
+      wanted.text = one->key;
+      wanted.place = one->place;
+      if (read_count(maps_.document().value(*one), wanted))
+        entry.profiles.push_back(std::move(wanted));
+    }
   }
 
-  void read_profile(const Entry& one, MigEntry& entry) {
-    const auto name = gpu::parse_profile_name(one.key);
-    if (!name) {
-      // The way labels spell it: "1g.5gb.me" for "1g.5gb+me".
-      std::string hint;
-      const size_t dot = one.key.find("gb.");
-      if (dot != std::string::npos) {
-        std::string meant = one.key;
-        meant[dot + 2] = '+';
-        if (gpu::parse_profile_name(meant)) hint = fmt::format("; did you mean {}?", meant);
-      }
-      error(Mistake::kBadProfile, one.place,
-            fmt::format("mig-devices: {}{}", name.error().message, hint));
-      return;
+  std::optional<gpu::ProfileName> read_name(const Entry& one) {
+    auto name = gpu::parse_profile_name(one.key);
+    if (name) return std::move(*name);
+    // The way labels spell it: "1g.5gb.me" for "1g.5gb+me".
+    std::string hint;
+    const size_t dot = one.key.find("gb.");
+    if (dot != std::string::npos) {
+      std::string meant = one.key;
+      meant[dot + 2] = '+';
+      if (gpu::parse_profile_name(meant)) hint = fmt::format("; did you mean {}?", meant);
     }
-    for (const WantedProfile& other : entry.profiles) {
-      if (other.name != *name) continue;
-      error(Mistake::kDuplicateKey, one.place,
-            fmt::format("mig-devices: {} stands twice; it stood in line {} already", name->text(),
-                        other.place.line));
-      return;
-    }
-    WantedProfile wanted;
-    wanted.name = *name;
-    wanted.text = one.key;
-    wanted.place = one.place;
-    if (read_count(maps_.document().value(one), wanted))
-      entry.profiles.push_back(std::move(wanted));
+    error(Mistake::kBadProfile, one.place,
+          fmt::format("mig-devices: {}{}", name.error().message, hint));
+    return std::nullopt;
   }
 
   std::optional<uint32_t> read_number(const Node& node, const std::string& path) {
     const auto count = maps_.integer(node, path);
     if (!count) return std::nullopt;
     if (*count >= 1 && *count <= kMostInstances) return static_cast<uint32_t>(*count);
-    error(Mistake::kReplicas, node.place,
+    error(Mistake::kBadCount, node.place,
           *count == 0
               ? fmt::format("{} is 0: leave the profile out; with a 0 mig-parted makes everything "
                             "anew at each apply",
@@ -437,8 +371,8 @@ class MigReader {
       return false;
     }
     if (count && !wanted.starts.empty() && *count < wanted.starts.size()) {
-      error(Mistake::kBadValue, node.place,
-            fmt::format("{}: {} placements for {} instances", path, wanted.starts.size(), *count));
+      error(Mistake::kBadPlacement, node.place,
+            fmt::format("{}: {} placements, and count is {}", path, wanted.starts.size(), *count));
       return false;
     }
     wanted.count = count.value_or(static_cast<uint32_t>(wanted.starts.size()));
@@ -447,7 +381,7 @@ class MigReader {
 
   bool read_starts(const Node& list, const std::string& path, WantedProfile& wanted) {
     if (list.items.empty()) {
-      error(Mistake::kBadValue, list.place,
+      error(Mistake::kBadPlacement, list.place,
             fmt::format("{} is an empty list; write where the instances start, such as [0, 4], or "
                         "a number",
                         path));
@@ -461,7 +395,7 @@ class MigReader {
       const bool twice =
           std::find(wanted.starts.begin(), wanted.starts.end(), value) != wanted.starts.end();
       if (*start < 0 || *start >= kMostInstances || twice) {
-        error(Mistake::kBadValue, node.place,
+        error(Mistake::kBadPlacement, node.place,
               twice ? fmt::format("{}: two instances cannot both start at {}", path, *start)
                     : fmt::format("{}: a start is a memory slice, from 0 to {}", path,
                                   kMostInstances - 1));
@@ -477,119 +411,6 @@ class MigReader {
   MigPartedConfig& config_;
 };
 
-// --- hooks ---
-
-constexpr std::string_view kHookTopKeys[] = {"version", "hooks"};
-constexpr std::string_view kPoints[] = {"apply-start", "pre-apply-mode", "pre-apply-config",
-                                        "apply-exit"};
-constexpr std::string_view kHookKeys[] = {"command", "args", "envs", "workdir"};
-constexpr KnownKey kKnownHooks[] = {{"version", ""},
-                                    {"hooks", ""},
-                                    {"apply-start", "hooks"},
-                                    {"pre-apply-mode", "hooks"},
-                                    {"pre-apply-config", "hooks"},
-                                    {"apply-exit", "hooks"},
-                                    {"command", "a hook"},
-                                    {"args", "a hook"},
-                                    {"envs", "a hook"},
-                                    {"workdir", "a hook"}};
-
-class HookReader {
- public:
-  explicit HookReader(const MapReader& maps) : maps_(maps) {}
-
-  void read(const Node& root, Hooks& hooks) {
-    const auto fields = maps_.fields(root, {"", kHookTopKeys, false});
-    if (!fields) return;
-    bool version = false;
-    for (const auto& field : *fields) {
-      if (field.key == "hooks") {
-        read_points(*field.value, hooks);
-        continue;
-      }
-      version = true;
-      const auto text = maps_.text(*field.value, "version");
-      if (text && *text != "v1")
-        maps_.problems().error(
-            Mistake::kUnknownVersion, field.value->place,
-            fmt::format("unknown version \"{}\": the only version is v1", shown(*text)));
-    }
-    if (!version)
-      maps_.problems().error(Mistake::kMissingKey, root.place,
-                             "version is missing; write: version: v1");
-  }
-
- private:
-  void read_points(const Node& node, Hooks& hooks) {
-    const auto fields = maps_.fields(node, {"hooks", kPoints, false});
-    if (!fields) return;
-    for (const auto& field : *fields) {
-      std::vector<Hook>& point = field.key == "apply-start"        ? hooks.apply_start
-                                 : field.key == "pre-apply-mode"   ? hooks.pre_apply_mode
-                                 : field.key == "pre-apply-config" ? hooks.pre_apply_config
-                                                                   : hooks.apply_exit;
-      if (field.value->kind == NodeKind::kNull) continue;
-      if (field.value->kind != NodeKind::kList) {
-        maps_.wrong_type(*field.value, path_of("hooks", field.key), "a list of hooks");
-        continue;
-      }
-      for (const size_t item : field.value->items)
-        if (auto hook = read_hook(maps_.document().at(item))) point.push_back(std::move(*hook));
-    }
-  }
-
-  std::optional<Hook> read_hook(const Node& node) {
-    const auto fields = maps_.fields(node, {"a hook", kHookKeys, false});
-    if (!fields) return std::nullopt;
-    Hook hook;
-    for (const auto& field : *fields) {
-      const Node& value = *field.value;
-      if (field.key == "command") hook.command = maps_.text(value, "command").value_or("");
-      if (field.key == "workdir" && value.kind != NodeKind::kNull)
-        hook.workdir = maps_.text(value, "workdir").value_or("");
-      if (field.key == "args") read_args(value, hook);
-      if (field.key == "envs") read_envs(value, hook);
-    }
-    if (hook.command.empty()) {
-      maps_.problems().error(Mistake::kMissingKey, node.place, "a hook needs a command");
-      return std::nullopt;
-    }
-    return hook;
-  }
-
-  void read_args(const Node& node, Hook& hook) {
-    if (node.kind == NodeKind::kNull) return;
-    if (node.kind != NodeKind::kList) {
-      maps_.wrong_type(node, "args", "a list of texts");
-      return;
-    }
-    for (const size_t item : node.items) {
-      const Node& arg = maps_.document().at(item);
-      if (arg.kind == NodeKind::kScalar)
-        hook.args.push_back(arg.text);  // a number is an argument too
-      else
-        maps_.wrong_type(arg, "args", "a list of texts");
-    }
-  }
-
-  void read_envs(const Node& node, Hook& hook) {
-    if (node.kind == NodeKind::kNull) return;
-    if (node.kind != NodeKind::kMap) {
-      maps_.wrong_type(node, "envs", "a map of names and values");
-      return;
-    }
-    for (const Entry& entry : node.entries) {
-      const Node& value = maps_.document().value(entry);
-      if (value.kind == NodeKind::kScalar)
-        hook.envs[entry.key] = value.text;
-      else
-        maps_.wrong_type(value, path_of("envs", entry.key), "a text");
-    }
-  }
-
-  const MapReader& maps_;
-};
-
 }  // namespace
 
 MigPartedFile read_mig_parted(std::string_view text) {
@@ -598,15 +419,6 @@ MigPartedFile read_mig_parted(std::string_view text) {
   if (file.problems.has_errors()) return file;
   const MapReader maps(document, kKnown, false, file.problems);
   MigReader(maps, file.config).read(document.root());
-  return file;
-}
-
-HooksFile read_hooks(std::string_view text) {
-  HooksFile file;
-  const Document document = Document::parse(text, false, file.problems);
-  if (file.problems.has_errors()) return file;
-  const MapReader maps(document, kKnownHooks, false, file.problems);
-  HookReader(maps).read(document.root(), file.hooks);
   return file;
 }
 

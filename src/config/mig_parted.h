@@ -72,20 +72,4 @@ inline constexpr int64_t kMostInstances = 64;  // of one profile on one GPU; no 
 
 [[nodiscard]] MigPartedFile read_mig_parted(std::string_view text);
 
-// mig-parted's hooks file (-k): commands around an apply.
-struct Hook {
-  std::string command;
-  std::vector<std::string> args;
-  std::map<std::string, std::string> envs;
-  std::string workdir;
-};
-struct Hooks {
-  std::vector<Hook> apply_start, pre_apply_mode, pre_apply_config, apply_exit;
-};
-struct HooksFile {
-  Hooks hooks;
-  Problems problems;
-};
-[[nodiscard]] HooksFile read_hooks(std::string_view text);
-
 }  // namespace gpuslice::config

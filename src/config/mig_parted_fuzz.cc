@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "config/hooks_file.h"
 #include "config/mig_parted.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

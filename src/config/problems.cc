@@ -12,8 +12,9 @@ constexpr std::array<std::string_view, kMistakes> kCodes = {
     "unknown-key",   "misplaced-key", "spelling",          "wrong-type",    "unknown-version",
     "bad-value",     "manifest",      "mig-configuration", "both-sharings", "mps",
     "no-resources",  "missing-key",   "bad-name",          "name-too-long", "replicas",
-    "same-resource", "bad-device",    "ignored",           "differs",       "bad-profile",
-    "other-file"};
+    "same-resource", "bad-device",    "ignored",           "differs",       "other-file",
+    "bad-profile",   "same-profile",  "bad-count",         "bad-placement", "bad-filter",
+    "same-device"};
 
 }  // namespace
 

@@ -44,12 +44,18 @@ enum class Mistake {
   kReplicas,
   kSameResource,
   kBadDevice,
-  kIgnored,     // what NVIDIA's plugin ignores (--config-compat nvidia)
-  kDiffers,     // taken as written, unlike NVIDIA's plugin
-  kBadProfile,  // not the name of a MIG profile
-  kOtherFile,   // a device-plugin configuration where a MIG configuration belongs
+  kIgnored,    // what NVIDIA's plugin ignores (--config-compat nvidia)
+  kDiffers,    // taken as written, unlike NVIDIA's plugin
+  kOtherFile,  // a good file of another kind: of the device plugin, of hooks
+  // Of MIG configurations:
+  kBadProfile,    // not the name of a MIG profile
+  kSameProfile,   // two spellings of one profile
+  kBadCount,      // of instances: not from 1 to kMostInstances
+  kBadPlacement,  // where instances start
+  kBadFilter,     // a device-filter that would never match
+  kSameDevice,    // a list that names a GPU twice
 };
-inline constexpr size_t kMistakes = static_cast<size_t>(Mistake::kOtherFile) + 1;
+inline constexpr size_t kMistakes = static_cast<size_t>(Mistake::kSameDevice) + 1;
 
 [[nodiscard]] std::string_view problem_code(Mistake mistake);
 
