@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <filesystem>
 
@@ -10,6 +11,7 @@
 #include "agent/ledger_file.h"
 #include "bin/agent_flags.h"
 #include "bin/agent_setup.h"
+#include "bin/mig_main.h"
 #include "cli/list.h"
 #include "cli/smi.h"
 #include "config/document.h"
@@ -87,6 +89,14 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
 bool started_as_smi(const char* argv0) { return fs::path(argv0).filename() == "nvidia-smi"; }
 
 Result<int> run_list(const std::vector<std::string>& all, char** environment) {
+  constexpr auto kMigLists =
+      std::to_array<std::string_view>({"profiles", "placements", "layouts", "instances"});
+  for (size_t i = 0; i < all.size(); ++i)
+    if (std::find(kMigLists.begin(), kMigLists.end(), all[i]) != kMigLists.end()) {
+      std::vector<std::string> rest = all;
+      rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(i));
+      return run_mig_list(all[i], std::move(rest));
+    }
   std::vector<std::string> args = all;
   AgentCommand command;
   TRY_ASSIGN(command.root, take_option(args, "--root", ""));
@@ -96,10 +106,10 @@ Result<int> run_list(const std::vector<std::string>& all, char** environment) {
   TRY_ASSIGN(const std::string output, take_option(args, "-o", "table"));
   TRY_ASSIGN(const cli::Format format, cli::parse_format(output));
   if (args.size() != 1 || (args[0] != "gpus" && args[0] != "devices"))
-    return fail(
-        Code::kUsage,
-        "list: {}; it lists gpus or devices: gpuslice list gpus [--root DIR] [-o json|yaml]",
-        args.empty() ? "what?" : fmt::format("not understood: {}", fmt::join(args, " ")));
+    return fail(Code::kUsage,
+                "list: {}; it lists gpus, devices, profiles, placements, layouts or instances: "
+                "gpuslice list gpus [--root DIR] [-o json|yaml]",
+                args.empty() ? "what?" : fmt::format("not understood: {}", fmt::join(args, " ")));
   TRY_ASSIGN(const AgentSetup setup, make_setup(command, environment));
   nvml::Session session(setup.root);
   TRY_ASSIGN(const cli::NodeView node, cli::read_node(session, ports::Detail::kInventory));

@@ -11,25 +11,34 @@
 namespace gpuslice::bin {
 namespace {
 
-constexpr auto kVerbs =
-    std::to_array<std::string_view>({"agent", "list", "smi", "version", "help"});
+constexpr auto kVerbs = std::to_array<std::string_view>(
+    {"agent", "plan", "apply", "assert", "diff", "export", "checkpoint", "restore",
+     "generate-config", "list", "smi", "version", "help"});
+
+// Those that change MIG, or say what would change: bin/mig_command.h reads them.
+constexpr auto kMigVerbs = std::to_array<std::string_view>(
+    {"plan", "apply", "assert", "diff", "export", "checkpoint", "restore", "generate-config"});
 
 // Verbs of the command-line contract that this version does not have.
-constexpr auto kLaterVerbs = std::to_array<std::string_view>(
-    {"plan", "apply", "assert", "diff", "export", "checkpoint", "restore", "generate-config",
-     "explain", "lint", "top", "doctor"});
+constexpr auto kLaterVerbs = std::to_array<std::string_view>({"explain", "lint", "top", "doctor"});
 
 constexpr std::string_view kHelp = R"(gpuslice shares the NVIDIA GPUs of a Kubernetes node.
 
 usage: gpuslice VERB [FLAGS]
 
   agent                 the node daemon: device plugin, health, metrics, page (gpuslice agent --help)
-  list gpus|devices     what is there, and what the kubelet is offered
+  plan -f FILE -c LABEL   what apply would do to the MIG layout, step by step
+  apply -f FILE -c LABEL  make it so, disturbing as little as possible
+  assert, diff          is it so, and what differs
+  export, checkpoint, restore, generate-config
+                        the layout as a file, and back
+  list gpus|devices|profiles|placements|layouts|instances
+                        what is there, and what the kubelet is offered
   smi                   nvidia-smi's habits: -L, --query-gpu=…, the table
   version               what this is
 
 Exit codes: 0 done · 1 internal error · 2 usage · 3 configuration invalid · 4 impossible on this hardware ·
-5 in use · 6 reset or reboot needed · 7 failed, nothing lost
+5 in use · 6 reset or reboot needed · 7 failed, nothing lost · 10 differs
 )";
 
 // One-letter flags mean different things in the programs that gpuslice takes the place of.
@@ -174,15 +183,13 @@ Result<CommandLine> parse_agent(std::span<const std::string> args) {
 Error unknown_verb(const std::string& verb) {
   if (std::find(kLaterVerbs.begin(), kLaterVerbs.end(), verb) != kLaterVerbs.end()) {
     return {Code::kUsage,
-            fmt::format(
-                "gpuslice: this version has no verb '{}'; it has: agent, list, smi, version", verb),
+            fmt::format("gpuslice: this version has no verb '{}'; see gpuslice --help", verb),
             {}};
   }
   const auto near = nearest(verb, kVerbs);
   return {Code::kUsage,
-          near
-              ? fmt::format("gpuslice: unknown verb '{}'; did you mean '{}'?", verb, *near)
-              : fmt::format("gpuslice: unknown verb '{}'; it has: agent, list, smi, version", verb),
+          near ? fmt::format("gpuslice: unknown verb '{}'; did you mean '{}'?", verb, *near)
+               : fmt::format("gpuslice: unknown verb '{}'; see gpuslice --help", verb),
           {}};
 }
 
@@ -191,7 +198,9 @@ Error unknown_verb(const std::string& verb) {
 Result<CommandLine> parse_command_line(std::span<const std::string> args) {
   CommandLine line;
   if (args.empty()) {
-    return fail(Code::kUsage, "gpuslice: a verb is missing: agent, list, smi or version");
+    return fail(
+        Code::kUsage,
+        "gpuslice: a verb is missing: agent, plan, apply, list, smi …; see gpuslice --help");
   }
   const std::string& verb = args.front();
   const std::span<const std::string> rest = args.subspan(1);
@@ -207,6 +216,11 @@ Result<CommandLine> parse_command_line(std::span<const std::string> args) {
   if (verb == "list" || verb == "smi") {
     line.verb = verb == "list" ? CommandLine::Verb::kList : CommandLine::Verb::kSmi;
     line.args.assign(rest.begin(), rest.end());
+    return line;
+  }
+  if (std::find(kMigVerbs.begin(), kMigVerbs.end(), verb) != kMigVerbs.end()) {
+    line.verb = CommandLine::Verb::kMig;
+    line.args.assign(args.begin(), args.end());
     return line;
   }
   return std::unexpected(unknown_verb(verb));

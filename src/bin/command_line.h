@@ -12,11 +12,11 @@
 namespace gpuslice::bin {
 
 struct CommandLine {
-  enum class Verb { kHelp, kVersion, kAgent, kList, kSmi };
+  enum class Verb { kHelp, kVersion, kAgent, kList, kSmi, kMig };
   Verb verb = Verb::kHelp;
   std::string help;               // kHelp: what to print
   AgentCommand agent;             // kAgent
-  std::vector<std::string> args;  // kList, kSmi: what stands after the verb, as it stands
+  std::vector<std::string> args;  // kList, kSmi: what stands after the verb; kMig: with the verb
 };
 
 // `args` without the program's name. kUsage names what was not understood and the nearest that

@@ -11,6 +11,7 @@
 #include "bin/agent_main.h"
 #include "bin/ask_main.h"
 #include "bin/command_line.h"
+#include "bin/mig_main.h"
 #include "bin/version.h"
 
 namespace {
@@ -41,6 +42,10 @@ int run(const CommandLine& line) {
       return exit_of(gpuslice::bin::run_list(line.args, environ));
     case CommandLine::Verb::kSmi:
       return exit_of(gpuslice::bin::run_smi(line.args));
+    case CommandLine::Verb::kMig: {
+      const auto command = gpuslice::bin::parse_mig_command(line.args);
+      return command ? exit_of(gpuslice::bin::run_mig(*command)) : say_error(command.error());
+    }
   }
   return 1;
 }

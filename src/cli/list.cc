@@ -34,35 +34,8 @@ Json silent_json(const SilentGpu& gpu) {
   return {{"index", gpu.index}, {"health", "Unhealthy"}, {"reason", gpu.error.message}};
 }
 
-// YAML of the shapes above: scalars of JSON are scalars of YAML.
-void yaml(const Json& value, int depth, std::string& out) {
-  const std::string pad(static_cast<size_t>(depth) * 2, ' ');
-  if (value.is_array()) {
-    if (value.empty()) out += pad + "[]\n";
-    for (const Json& item : value) {
-      std::string inner;
-      yaml(item, depth + 1, inner);
-      if (item.is_structured() && inner.size() > pad.size() + 2) inner.replace(pad.size(), 2, "- ");
-      out += item.is_structured() ? inner : pad + "- " + item.dump() + "\n";
-    }
-    return;
-  }
-  for (const auto& [key, item] : value.items()) {
-    if (item.is_structured() && !item.empty()) {
-      out += pad + key + ":\n";
-      yaml(item, depth + 1, out);
-    } else {
-      out += pad + key + ": " + item.dump() + "\n";
-    }
-  }
-}
-
-std::string print(const Json& json, Format format) {
-  if (format == Format::kJson)
-    return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-  std::string out;
-  yaml(json, 0, out);
-  return out;
+std::string dumped(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 std::string mig_text(const ports::Gpu& gpu) {
@@ -76,19 +49,12 @@ std::string mig_text(const ports::Gpu& gpu) {
 
 }  // namespace
 
-Result<Format> parse_format(const std::string& text) {
-  if (text == "table") return Format::kTable;
-  if (text == "json") return Format::kJson;
-  if (text == "yaml") return Format::kYaml;
-  return fail(Code::kUsage, "-o {}: must be table, json or yaml", json_escape(text));
-}
-
 std::string list_gpus(const NodeView& node, Format format) {
   if (format != Format::kTable) {
     Json out = Json::array();
     for (const ports::Gpu& gpu : node.gpus) out.push_back(gpu_json(gpu));
     for (const SilentGpu& gpu : node.silent) out.push_back(silent_json(gpu));
-    return print(out, format);
+    return print_json(dumped(out), format);
   }
   std::string out = fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", "INDEX", "NAME",
                                 "UUID", "BUS-ID", "MEMORY", "MIG", "HEALTH");
@@ -115,7 +81,7 @@ std::string list_devices(const std::vector<DeviceRow>& devices, Format format) {
       if (!d.healthy) row["reason"] = d.reason;
       out.push_back(std::move(row));
     }
-    return print(out, format);
+    return print_json(dumped(out), format);
   }
   std::string out =
       fmt::format("{:<28} {:<46} {:<6} {:<5} {}\n", "RESOURCE", "ID", "GPU", "HELD", "HEALTH");

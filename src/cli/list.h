@@ -6,13 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
+#include "cli/format.h"
 #include "cli/node_view.h"
 
 namespace gpuslice::cli {
-
-enum class Format : uint8_t { kTable, kJson, kYaml };
-[[nodiscard]] Result<Format> parse_format(const std::string& text);
 
 [[nodiscard]] std::string list_gpus(const NodeView& node, Format format);
 

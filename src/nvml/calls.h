@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -33,6 +35,27 @@ template <size_t N>
   return {buffer.data(), ::strnlen(buffer.data(), N)};
 }
 
+// The call that is under way, and since when: written by the thread that calls, read by one that
+// watches it. A driver that hangs obeys no time-out of ours.
+class CallWatch {
+ public:
+  void begin(const char* name) {
+    since_.store(std::chrono::steady_clock::now().time_since_epoch().count());
+    name_.store(name, std::memory_order_release);
+  }
+  void end() { name_.store(nullptr, std::memory_order_release); }
+  // Null: none.
+  [[nodiscard]] const char* name() const { return name_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::chrono::nanoseconds lasts() const {
+    return std::chrono::steady_clock::now().time_since_epoch() -
+           std::chrono::steady_clock::duration(since_.load());
+  }
+
+ private:
+  std::atomic<const char*> name_{nullptr};
+  std::atomic<std::chrono::steady_clock::rep> since_{0};
+};
+
 class Calls {
  public:
   explicit Calls(std::unique_ptr<Library> library) : library_(std::move(library)) {}
@@ -46,7 +69,9 @@ class Calls {
   api::Return
   call(const char* name, Args... args) {
     auto* function = library_->function<api::Return(Args...)>(name);
-    return function == nullptr ? api::kFunctionNotFound : function(args...);
+    if (function == nullptr) return api::kFunctionNotFound;
+    const Watched watched(watch_, name);
+    return function(args...);
   }
 
   [[nodiscard]] Error error(std::string_view object, const char* name, api::Return code) {
@@ -91,6 +116,9 @@ class Calls {
     return text_of(buffer);
   }
 
+  // For whoever watches from another thread: the call that is under way. Null: nobody watches.
+  void set_watch(CallWatch* watch) { watch_ = watch; }
+
   // Compute, graphics and MPS processes of a GPU or a MIG device; empty where we may not ask.
   [[nodiscard]] std::vector<ports::Process> processes(api::Device device);
 
@@ -99,7 +127,23 @@ class Calls {
                       std::vector<ports::Process>& out);
   std::string process_name(unsigned pid);
 
+  class Watched {
+   public:
+    Watched(CallWatch* watch, const char* name) : watch_(watch) {
+      if (watch_ != nullptr) watch_->begin(name);
+    }
+    ~Watched() {
+      if (watch_ != nullptr) watch_->end();
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+
+   private:
+    CallWatch* watch_;
+  };
+
   std::unique_ptr<Library> library_;
+  CallWatch* watch_ = nullptr;
 };
 
 }  // namespace gpuslice::nvml

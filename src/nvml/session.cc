@@ -259,6 +259,7 @@ Status Session::open() {
   if (impl_) return {};
   TRY_ASSIGN(std::unique_ptr<Library> library, Library::load(root_));
   auto impl = std::make_unique<Impl>(root_, std::move(library));
+  impl->set_watch(watch_);
   TRY(impl->init());
   impl_ = std::move(impl);
   return {};

@@ -26,6 +26,8 @@ class Session final : public ports::Nvml, public ports::Mig {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
   ~Session() override;
+  // See CallWatch. Outlives the session; set before it is opened.
+  void set_watch(CallWatch* watch) { watch_ = watch; }
 
   [[nodiscard]] Status open() override;
   void close() override;
@@ -54,6 +56,7 @@ class Session final : public ports::Nvml, public ports::Mig {
   [[nodiscard]] MigCalls mig();
 
   std::string root_;
+  CallWatch* watch_ = nullptr;
   std::unique_ptr<Impl> impl_;  // while open
 };
 

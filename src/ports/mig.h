@@ -21,7 +21,7 @@ namespace gpuslice::ports {
 struct GiProfile {
   ProfileId id;
   uint32_t nvml_enum = 0;  // NVML_GPU_INSTANCE_PROFILE_…: what mig-parted's checkpoints name
-  std::string name;  // "1g.5gb+me", without NVML's "MIG "
+  std::string name;        // "1g.5gb+me", without NVML's "MIG "
   uint32_t slices = 0;
   uint32_t most = 0;  // instanceCount: how many fit on an empty GPU
   uint32_t memory_mib = 0;

@@ -4,8 +4,8 @@
 // the world must stay one.
 //
 //   byte 0   bits 0, 1: the driver branch; bit 2: strict clients
-//   then, again and again: two bytes choose a call (or, from kCalls on, a change of the world), and
-//   each of its arguments takes the bytes it wants; what is missing is 0
+//   then records of 32 bytes: two choose a call (or, from kCalls on, a change of the world), and
+//   each of its arguments takes the bytes it wants of the rest; what is missing is 0
 
 #include <unistd.h>
 
@@ -190,6 +190,11 @@ class Input {
  public:
   Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
   [[nodiscard]] bool empty() const { return at_ >= size_; }
+  Input record() {
+    const size_t size = std::min<size_t>(32, size_ - at_);
+    at_ += size;
+    return {data_ + at_ - size, size};
+  }
   uint8_t byte() { return empty() ? uint8_t{0} : data_[at_++]; }
   uint64_t bytes(int n) {
     uint64_t value = 0;
@@ -205,11 +210,12 @@ class Input {
 
 class Run {
  public:
-  explicit Run(Input input) : in_(input) {}
+  explicit Run(Input input) : input_(input), in_(input) {}
 
   void all() {
     begin();
-    for (int i = 0; i < 64 && !in_.empty(); ++i) {
+    for (int i = 0; i < 128 && !input_.empty(); ++i) {
+      in_ = input_.record();
       const auto which = static_cast<size_t>(in_.bytes(2)) % (kCalls + kChanges);
       if (which < kCalls) {
         one_call(kExports[which]);
@@ -224,7 +230,7 @@ class Run {
   static constexpr size_t kChanges = 40;  // more than there are: they come often
 
   void begin() {
-    const uint8_t how = in_.byte();
+    const uint8_t how = input_.byte();
     CHECK(node().world->write([&](sim::State& state) {
       state = *node().first;
       std::memset(state.node.driver, 0, sizeof state.node.driver);
@@ -241,16 +247,18 @@ class Run {
       CHECK(nvmlDeviceGetHandleByIndex_v2(i, &gpu) == 0, "GPU {}", i);
       pool_.push_back(gpu);
     }
-    keep_of_mig(pool_[0]);
+    keep_others(pool_[0]);
   }
 
-  void keep_of_mig(Handle gpu) {
+  void keep_others(Handle gpu) {
     Handle gi = nullptr, ci = nullptr;
     CiInfo info{};
     CHECK(nvmlDeviceGetGpuInstanceById(gpu, 2, &gi) == 0, "the GPU instance");
     CHECK(nvmlGpuInstanceGetComputeInstanceById(gi, 0, &ci) == 0, "the compute instance");
     CHECK(nvmlComputeInstanceGetInfo_v2(ci, &info) == 0, "the MIG device");
-    pool_.insert(pool_.end(), {gi, ci, info.device});
+    Handle events = nullptr;
+    CHECK(nvmlEventSetCreate(&events) == 0, "an event set");
+    pool_.insert(pool_.end(), {gi, ci, info.device, events});
   }
 
   void end() {
@@ -509,7 +517,8 @@ class Run {
     }
   }
 
-  Input in_;
+  Input input_;
+  Input in_;                  // the record at hand
   std::vector<Handle> pool_;  // what calls gave; some stale by now
   std::vector<std::unique_ptr<uint8_t[]>> blocks_;
   std::vector<std::pair<uint8_t*, size_t>> handles_;

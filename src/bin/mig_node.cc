@@ -1,0 +1,105 @@
+#include "bin/mig_node.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+
+namespace gpuslice::bin {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string base_of(const std::string& root) {
+  std::error_code ec;
+  // What belongs to a simulated node lies with it: two nodes on one machine share nothing.
+  return fs::exists(root + "/world/state", ec) ? root : "";
+}
+
+std::string absolute(const std::string& path) { return fs::absolute(path).string(); }
+
+}  // namespace
+
+MigNode::MigNode(MigPlaces places)
+    : places_(std::move(places)),
+      session_(places_.root),
+      reset_(places_.root),
+      files_(places_.root) {
+  const std::string base = base_of(places_.root);
+  if (places_.state_dir.empty()) places_.state_dir = base + "/var/lib/gpuslice";
+  if (places_.run_dir.empty()) places_.run_dir = base + "/run/gpuslice";
+  places_.state_dir = absolute(places_.state_dir);
+  places_.run_dir = absolute(places_.run_dir);
+  session_.set_watch(&calls_);
+  watcher_ = std::thread([this] { watch(); });
+}
+
+MigNode::~MigNode() {
+  ending_.store(true);
+  watcher_.join();
+}
+
+// A driver that hangs obeys nobody: the process ends, and what it had begun stands in the journal.
+void MigNode::watch() {
+  while (!ending_.load()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const char* name = calls_.name();
+    if (name == nullptr || calls_.lasts() < places_.call_timeout) continue;
+    fmt::print(stderr,
+               "NVIDIA driver: {} has not answered for {} s; this program ends here: if a change "
+               "was under way its journal is in {}/mig, and the next start goes on from it; look "
+               "for XIDs in dmesg\n",
+               name, std::chrono::duration_cast<std::chrono::seconds>(places_.call_timeout).count(),
+               places_.state_dir);
+    std::fflush(nullptr);
+    ::_exit(exit_code(Code::kTimeout));
+  }
+}
+
+Status MigNode::open() {
+  TRY(session_.open());
+  TRY_ASSIGN(const uint32_t count, session_.gpu_count());
+  for (uint32_t i = 0; i < count; ++i) {
+    auto gpu = session_.gpu(GpuIndex{i}, ports::Detail::kInventory);
+    if (gpu)
+      gpus_.push_back(std::move(*gpu));
+    else
+      silent_.push_back({i, std::move(gpu).error()});
+  }
+  return {};
+}
+
+const ports::Gpu* MigNode::find(uint32_t index) const {
+  for (const ports::Gpu& gpu : gpus_)
+    if (gpu.index.value == index) return &gpu;
+  return nullptr;
+}
+
+mig::Ports MigNode::ports() { return {session_, session_, reset_, files_, locks_, clock_, pause_}; }
+
+mig::Options MigNode::options() const {
+  mig::Options options;
+  options.journal_folder = places_.state_dir + "/mig";
+  options.lock_folder = places_.run_dir + "/mig";
+  options.holders = holder_source({places_.root, places_.kubelet_dir, places_.run_dir + "/ledger"});
+  return options;
+}
+
+Result<mig::GpuState> MigNode::read(const ports::Gpu& gpu) {
+  return mig::read_state(session_, mig::name_of(gpu));
+}
+
+Result<std::vector<mig::GpuState>> MigNode::read_all(std::vector<uint32_t>* pci_ids) {
+  std::vector<mig::GpuState> out;
+  for (const ports::Gpu& gpu : gpus_) {
+    if (!gpu.mig) continue;
+    TRY_ASSIGN(mig::GpuState state, read(gpu));
+    out.push_back(std::move(state));
+    if (pci_ids != nullptr) pci_ids->push_back(gpu.pci_device_id);
+  }
+  return out;
+}
+
+}  // namespace gpuslice::bin

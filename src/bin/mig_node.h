@@ -1,0 +1,73 @@
+#pragma once
+
+// A node whose MIG is looked at or changed from the command line: the driver's session, the places
+// of our files, and somebody who ends the process when the driver hangs.
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/time.h"
+#include "bin/holders.h"
+#include "host/node_host.h"
+#include "mig/change.h"
+#include "nvml/reset.h"
+#include "nvml/session.h"
+
+namespace gpuslice::bin {
+
+struct MigPlaces {
+  std::string root;  // "/" or a folder
+  std::string kubelet_dir = "/var/lib/kubelet";
+  std::string state_dir;  // "" when not said: below a simulated node's root, else /var/lib/gpuslice
+  std::string run_dir;    // "" when not said: likewise, else /run/gpuslice
+  Duration call_timeout = std::chrono::seconds(60);
+};
+
+class MigNode {
+ public:
+  explicit MigNode(MigPlaces places);
+  ~MigNode();
+  MigNode(const MigNode&) = delete;
+  MigNode& operator=(const MigNode&) = delete;
+
+  // Opens the driver and reads which GPUs there are. A GPU that does not answer is an error only
+  // for whoever wants something of it: see silent().
+  [[nodiscard]] Status open();
+  [[nodiscard]] const std::vector<ports::Gpu>& gpus() const { return gpus_; }
+  struct Silent {
+    uint32_t index = 0;
+    Error error;
+  };
+  [[nodiscard]] const std::vector<Silent>& silent() const { return silent_; }
+  [[nodiscard]] const ports::Gpu* find(uint32_t index) const;
+
+  [[nodiscard]] nvml::Session& session() { return session_; }
+  [[nodiscard]] mig::Ports ports();
+  [[nodiscard]] mig::Options options() const;
+  // Everything of one GPU, with its holders marked.
+  [[nodiscard]] Result<mig::GpuState> read(const ports::Gpu& gpu);
+  // Every GPU with MIG.
+  [[nodiscard]] Result<std::vector<mig::GpuState>> read_all(std::vector<uint32_t>* pci_ids);
+
+ private:
+  void watch();
+
+  MigPlaces places_;
+  nvml::CallWatch calls_;
+  nvml::Session session_;
+  nvml::NodeReset reset_;
+  host::NodeFiles files_;
+  host::FileLocks locks_;
+  host::SystemClock clock_;
+  host::SystemPause pause_;
+  std::vector<ports::Gpu> gpus_;
+  std::vector<Silent> silent_;
+  std::atomic<bool> ending_{false};
+  std::thread watcher_;
+};
+
+}  // namespace gpuslice::bin
