@@ -69,7 +69,8 @@ TEST(CommandLine, EveryFlagOfThePeersIsAcceptedUnderEachOfItsNames) {
 TEST(CommandLine, SaysWhatWasMeant) {
   EXPECT_EQ(error_of({"agnet"}), "gpuslice: unknown verb 'agnet'; did you mean 'agent'?");
   EXPECT_EQ(error_of({"xyzzy"}), "gpuslice: unknown verb 'xyzzy'; see gpuslice --help");
-  EXPECT_EQ(error_of({"apply"}), "gpuslice: this version has no verb 'apply'; see gpuslice --help");
+  EXPECT_EQ(error_of({"doctor"}),
+            "gpuslice: this version has no verb 'doctor'; see gpuslice --help");
   EXPECT_EQ(error_of({}),
             "gpuslice: a verb is missing: agent, plan, apply, list, smi …; see gpuslice --help");
   EXPECT_EQ(error_of({"agent", "--mig-strategie=single"}),
