@@ -135,6 +135,134 @@ TEST(DeviceTable, ALostGpuIsUnhealthyInAllItsReplicas) {
   EXPECT_EQ(unhealthy, 2U);
 }
 
+// --- MIG devices
+
+ports::MigDevice mig(uint32_t gpu, uint32_t index, const std::string& profile) {
+  ports::MigDevice device;
+  device.index = index;
+  device.uuid = fmt::format("MIG-{}-{}", gpu, index);
+  device.profile = profile;
+  device.gi = GiId{7 + index};
+  return device;
+}
+void partition(ports::Gpu& gpu, const std::vector<std::string>& profiles) {
+  gpu.mig = ports::MigMode{true, true};
+  for (const std::string& profile : profiles)
+    gpu.mig_devices.push_back(
+        mig(gpu.index.value, static_cast<uint32_t>(gpu.mig_devices.size()), profile));
+}
+config::Effective strategy(const std::string& word, const std::string& more = "") {
+  return config_of(fmt::format("{{flags: {{migStrategy: {}}}{}}}", word, more));
+}
+using Ids = std::vector<std::string>;
+
+TEST(MigDevices, MixedNamesTheProfileAndKeepsWholeGpusWhole) {
+  Hardware hardware = gpus(2);
+  partition(hardware.gpus[0], {"1g.5gb", "1g.5gb+me", "3g.20gb"});
+  const DeviceTable table = make_device_table(hardware, strategy("mixed"), {}).value();
+  EXPECT_EQ(ids(table), Ids{uuid(1)});
+  EXPECT_EQ(ids(table, "nvidia.com/mig-1g.5gb"), Ids{"MIG-0-0"});
+  EXPECT_EQ(ids(table, "nvidia.com/mig-1g.5gb.me"), Ids{"MIG-0-1"});
+  EXPECT_EQ(ids(table, "nvidia.com/mig-3g.20gb"), Ids{"MIG-0-2"});
+  EXPECT_TRUE(table.warnings.empty());
+}
+
+TEST(MigDevices, NoneOffersTheGpuAsItIs) {
+  Hardware hardware = gpus(1);
+  partition(hardware.gpus[0], {"1g.5gb"});
+  EXPECT_EQ(ids(make_device_table(hardware, strategy("none"), {}).value()), Ids{uuid(0)});
+}
+
+TEST(MigDevices, SingleOffersOneKindAndNamesTheOddGpu) {
+  Hardware hardware = gpus(4);
+  partition(hardware.gpus[0], {"1g.5gb", "1g.5gb"});
+  partition(hardware.gpus[1], {"1g.5gb"});
+  partition(hardware.gpus[2], {"3g.20gb"});
+  const DeviceTable table = make_device_table(hardware, strategy("single"), {}).value();
+  EXPECT_EQ(ids(table), (Ids{"MIG-0-0", "MIG-0-1", "MIG-1-0"}));
+  EXPECT_EQ(table.warnings,
+            (Ids{"GPU 2: it has 3g.20gb, and under migStrategy single all of nvidia.com/gpu is "
+                 "1g.5gb: nothing of it is offered; give it the others' layout, or use migStrategy "
+                 "mixed",
+                 "GPU 3: it is whole, and under migStrategy single all of nvidia.com/gpu is "
+                 "1g.5gb: nothing of it is offered; give it the others' layout, or use migStrategy "
+                 "mixed"}));
+  // Without MIG it is as none; whole GPUs in the majority stay what is offered.
+  EXPECT_EQ(ids(make_device_table(gpus(2), strategy("single"), {}).value()),
+            (Ids{uuid(0), uuid(1)}));
+  Hardware one = gpus(3);
+  partition(one.gpus[0], {"1g.5gb", "3g.20gb"});
+  EXPECT_EQ(ids(make_device_table(one, strategy("single"), {}).value()), (Ids{uuid(1), uuid(2)}));
+  // One of each: MIG is meant.
+  Hardware two = gpus(2);
+  partition(two.gpus[1], {"1g.5gb"});
+  EXPECT_EQ(ids(make_device_table(two, strategy("single"), {}).value()), Ids{"MIG-1-0"});
+}
+
+TEST(MigDevices, WhatCrashesThePeersIsAWarning) {
+  Hardware hardware = gpus(2);
+  partition(hardware.gpus[0], {"1c.3g.20gb", "2g.10gb"});
+  partition(hardware.gpus[1], {});
+  const DeviceTable table = make_device_table(hardware, strategy("mixed"), {}).value();
+  EXPECT_EQ(ids(table, "nvidia.com/mig-2g.10gb"), Ids{"MIG-0-1"});
+  EXPECT_EQ(table.resources.size(), 1U);
+  EXPECT_EQ(table.warnings,
+            (Ids{"GPU 0: MIG device 0 (1c.3g.20gb) has a compute instance smaller than its GPU "
+                 "instance: it is not offered",
+                 "GPU 1: MIG is on and it has no instances: nothing of it is offered"}));
+}
+
+TEST(MigDevices, AreSharedByReplicasToo) {
+  Hardware hardware = gpus(1);
+  partition(hardware.gpus[0], {"1g.5gb", "2g.10gb"});
+  const std::string sharing =
+      ", sharing: {timeSlicing: {resources: [{name: nvidia.com/mig-1g.5gb, replicas: 2}]}}";
+  const DeviceTable table = make_device_table(hardware, strategy("mixed", sharing), {}).value();
+  EXPECT_EQ(ids(table, "nvidia.com/mig-1g.5gb"), (Ids{"MIG-0-0::0", "MIG-0-0::1"}));
+  EXPECT_EQ(ids(table, "nvidia.com/mig-2g.10gb"), Ids{"MIG-0-1"});
+}
+
+TEST(MigDevices, OneInstanceIsUnhealthyAlone) {
+  Hardware hardware = gpus(1);
+  partition(hardware.gpus[0], {"1g.5gb", "1g.5gb"});
+  hardware.unhealthy["MIG-0-1"] = "XID 94";
+  const DeviceTable table = make_device_table(hardware, strategy("mixed"), {}).value();
+  const auto& list = table.resources.at("nvidia.com/mig-1g.5gb")->list->devices;
+  EXPECT_TRUE(list[0].healthy);
+  EXPECT_FALSE(list[1].healthy);
+}
+
+TEST(MigDevices, WhatIsWithheldIsNotGivenOutAndWhatIsHeldStays) {
+  Hardware hardware = gpus(2);
+  partition(hardware.gpus[0], {"1g.5gb", "1g.5gb", "1g.5gb"});
+  hardware.withheld = {"MIG-0-0", "MIG-0-1"};
+  const HeldIds held = {{"nvidia.com/mig-1g.5gb", {"MIG-0-1"}}};
+  EXPECT_EQ(
+      ids(make_device_table(hardware, strategy("mixed"), held).value(), "nvidia.com/mig-1g.5gb"),
+      (Ids{"MIG-0-1", "MIG-0-2"}));
+  // A whole GPU's UUID withholds all of it, and a resource of which nothing is left stays, empty.
+  hardware.withheld = {uuid(0)};
+  const DeviceTable table = make_device_table(hardware, strategy("mixed"), {}).value();
+  EXPECT_TRUE(ids(table, "nvidia.com/mig-1g.5gb").empty());
+  EXPECT_TRUE(table.resources.contains("nvidia.com/mig-1g.5gb"));
+  EXPECT_EQ(ids(table), Ids{uuid(1)});
+}
+
+TEST(MigDevices, AGpuIsNotGivenOutInTwoFacesAtOnce) {
+  Hardware hardware = gpus(1);
+  partition(hardware.gpus[0], {"1g.5gb", "1g.5gb"});
+  // Whole, by strategy none; then the strategy becomes mixed while a pod holds it.
+  const HeldIds whole = {{"nvidia.com/gpu", {uuid(0)}}};
+  const DeviceTable mixed = make_device_table(hardware, strategy("mixed"), whole).value();
+  EXPECT_EQ(ids(mixed), Ids{uuid(0)});
+  EXPECT_TRUE(ids(mixed, "nvidia.com/mig-1g.5gb").empty());
+  // And the other way round.
+  const HeldIds part = {{"nvidia.com/mig-1g.5gb", {"MIG-0-1"}}};
+  const DeviceTable none = make_device_table(hardware, strategy("none"), part).value();
+  EXPECT_TRUE(ids(none).empty());
+  EXPECT_EQ(ids(none, "nvidia.com/mig-1g.5gb"), Ids{"MIG-0-1"});
+}
+
 // --- preferred
 // --------------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,13 @@ std::string mig_resource(const std::string& profile) {
   return name;
 }
 
+void judge_health(BaseDevice& base, const std::string& uuid, const Hardware& hardware) {
+  const auto it = hardware.unhealthy.find(uuid);
+  if (it == hardware.unhealthy.end() || !base.healthy) return;
+  base.healthy = false;
+  base.why_unhealthy = it->second;
+}
+
 BaseDevice base_of(const ports::Gpu& gpu, const Hardware& hardware) {
   BaseDevice base;
   base.resource = kGpuResource;
@@ -34,10 +41,7 @@ BaseDevice base_of(const ports::Gpu& gpu, const Hardware& hardware) {
   base.gpu_index = gpu.index.value;
   base.minor = gpu.minor.value;
   base.numa_node = gpu.numa_node;
-  if (const auto it = hardware.unhealthy.find(gpu.uuid); it != hardware.unhealthy.end()) {
-    base.healthy = false;
-    base.why_unhealthy = it->second;
-  }
+  judge_health(base, gpu.uuid, hardware);
   return base;
 }
 
@@ -47,33 +51,105 @@ bool is_whole(const ports::MigDevice& device) {
   return device.profile.find("c.") == std::string::npos;
 }
 
-void add_bases(const ports::Gpu& gpu, const Hardware& hardware, const std::string& strategy,
-               std::vector<BaseDevice>& bases, std::vector<std::string>& warnings) {
-  const bool mig_on = gpu.mig && gpu.mig->current;
-  if (!mig_on || strategy == "none") {
-    bases.push_back(base_of(gpu, hardware));
-    return;
-  }
-  if (gpu.mig_devices.empty())
-    warnings.push_back(fmt::format(
-        "GPU {}: MIG is on and it has no instances: nothing of it is offered", gpu.index.value));
+bool mig_on(const ports::Gpu& gpu) { return gpu.mig && gpu.mig->current; }
+
+// What strategy single calls a kind: whole GPUs, or one profile on all of a GPU.
+std::string kind_of(const ports::Gpu& gpu) {
+  if (!mig_on(gpu)) return "whole";
+  std::string kind;
   for (const ports::MigDevice& device : gpu.mig_devices) {
+    if (!is_whole(device) || device.profile == kind) continue;
+    if (!kind.empty()) return "several profiles";
+    kind = device.profile;
+  }
+  return kind;  // "": nothing to offer, no kind
+}
+
+// Under strategy single all that is offered is of one kind: that of most GPUs, MIG before whole
+// GPUs, the first GPU's among equals. NVIDIA's plugin refuses the whole node for one odd GPU.
+std::string single_kind(const std::vector<ports::Gpu>& gpus) {
+  std::map<std::string, size_t> count;
+  for (const ports::Gpu& gpu : gpus)
+    if (const std::string kind = kind_of(gpu); !kind.empty()) ++count[kind];
+  std::string best = "whole";
+  size_t most = 0;
+  for (const ports::Gpu& gpu : gpus) {
+    const std::string kind = kind_of(gpu);
+    if (kind.empty() || kind == "several profiles") continue;
+    const size_t n = count[kind];
+    if (n > most || (n == most && best == "whole" && kind != "whole")) {
+      best = kind;
+      most = n;
+    }
+  }
+  return best;
+}
+
+class Bases {
+ public:
+  Bases(const Hardware& hardware, std::string strategy, std::vector<std::string>& warnings)
+      : hardware_(hardware), strategy_(std::move(strategy)), warnings_(warnings) {
+    if (strategy_ == "single") kind_ = single_kind(hardware.gpus);
+  }
+
+  void add(const ports::Gpu& gpu) {
+    if (!mig_on(gpu) || strategy_ == "none") {
+      const bool is_odd = strategy_ == "single" && kind_ != "whole";
+      if (is_odd) odd(gpu, "is whole");
+      (is_odd ? kept_back_ : bases_).push_back(base_of(gpu, hardware_));
+      if (mig_on(gpu))
+        for (const ports::MigDevice& device : gpu.mig_devices) add_mig(gpu, device, kept_back_);
+      return;
+    }
+    kept_back_.push_back(base_of(gpu, hardware_));
+    if (gpu.mig_devices.empty())
+      warnings_.push_back(fmt::format(
+          "GPU {}: MIG is on and it has no instances: nothing of it is offered", gpu.index.value));
+    const std::string kind = kind_of(gpu);
+    const bool is_odd = strategy_ == "single" && !kind.empty() && kind != kind_;
+    if (is_odd) odd(gpu, "has " + kind);
+    for (const ports::MigDevice& device : gpu.mig_devices)
+      add_mig(gpu, device, is_odd ? kept_back_ : bases_);
+  }
+  [[nodiscard]] const std::vector<BaseDevice>& offered() const { return bases_; }
+  // There, and not offered; what pods hold of them stays all the same.
+  [[nodiscard]] const std::vector<BaseDevice>& kept_back() const { return kept_back_; }
+
+ private:
+  void odd(const ports::Gpu& gpu, const std::string& what) {
+    warnings_.push_back(fmt::format(
+        "GPU {}: it {}, and under migStrategy single all of {} is {}: nothing of it is offered; "
+        "give it the others' layout, or use migStrategy mixed",
+        gpu.index.value, what, kGpuResource, kind_ == "whole" ? "whole GPUs" : kind_));
+  }
+
+  void add_mig(const ports::Gpu& gpu, const ports::MigDevice& device,
+               std::vector<BaseDevice>& bases) {
     if (!is_whole(device)) {
-      warnings.push_back(
+      warnings_.push_back(
           fmt::format("GPU {}: MIG device {} ({}) has a compute instance smaller than its GPU "
                       "instance: it is not offered",
                       gpu.index.value, device.index, device.profile));
-      continue;
+      return;
     }
-    BaseDevice base = base_of(gpu, hardware);
-    base.resource = strategy == "single" ? kGpuResource : mig_resource(device.profile);
+    BaseDevice base = base_of(gpu, hardware_);
+    base.resource = strategy_ == "single" ? kGpuResource : mig_resource(device.profile);
     base.uuid = device.uuid;
     base.index = fmt::format("{}:{}", gpu.index.value, device.index);
     base.mig_index = device.index;
     base.is_mig = true;
+    base.gi = device.gi;
+    base.ci = device.ci;
+    judge_health(base, device.uuid, hardware_);
     bases.push_back(std::move(base));
   }
-}
+
+  const Hardware& hardware_;
+  std::string strategy_;
+  std::string kind_;  // of strategy single
+  std::vector<std::string>& warnings_;
+  std::vector<BaseDevice> bases_, kept_back_;
+};
 
 bool names(const DeviceRef& ref, const BaseDevice& base) {
   switch (ref.kind) {
@@ -145,6 +221,14 @@ std::string replica_id(const std::string& uuid, uint32_t n) {
 // Is `id` this device, whole or a replica?
 bool belongs(const std::string& id, const std::string& uuid) {
   return id == uuid || (id.starts_with(uuid) && id.compare(uuid.size(), 2, "::") == 0);
+}
+
+// The devices of which pods hold something, whole or in part.
+std::set<std::string> devices_of(const HeldIds& held) {
+  std::set<std::string> out;
+  for (const auto& [name, ids] : held)
+    for (const std::string& id : ids) out.insert(id.substr(0, id.find("::")));
+  return out;
 }
 
 // What of one device pods hold: under the resource in question, and under others.
@@ -246,10 +330,20 @@ const OfferedDevice* ResourceTable::find(const std::string& id) const {
 Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
                                       const HeldIds& held) {
   DeviceTable table;
-  std::vector<BaseDevice> bases;
-  for (const ports::Gpu& gpu : hardware.gpus)
-    add_bases(gpu, hardware, config.text(Flag::kMigStrategy), bases, table.warnings);
+  Bases all(hardware, config.text(Flag::kMigStrategy), table.warnings);
+  for (const ports::Gpu& gpu : hardware.gpus) all.add(gpu);
+  const std::vector<BaseDevice>& bases = all.offered();
   warn_of_unmatched(config, bases, table.warnings);
+
+  // Whole GPU and MIG devices are two faces of one: while a pod holds the one, the other is not
+  // given out (the strategy was changed meanwhile).
+  const std::set<std::string> held_devices = devices_of(held);
+  const auto other_face_held = [&](const BaseDevice& base) {
+    if (base.is_mig) return held_devices.contains(base.gpu_uuid);
+    return std::any_of(all.kept_back().begin(), all.kept_back().end(), [&](const BaseDevice& b) {
+      return b.is_mig && b.gpu_uuid == base.uuid && held_devices.contains(b.uuid);
+    });
+  };
 
   std::map<std::string, Building> by_name;
   std::map<std::string, size_t> seen;  // devices of each resource so far
@@ -257,18 +351,23 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
     const SharedResource* entry = sharing_of(config, base, seen[base.resource]++);
     Building& building = by_name[entry ? entry->offered_name() : base.resource];
     building.bases.push_back(base);
-    building.wishes.push_back({building.bases.size() - 1, entry ? entry->replicas : 1});
+    const bool withheld = hardware.withheld.contains(base.uuid) ||
+                          hardware.withheld.contains(base.gpu_uuid) || other_face_held(base);
+    const uint32_t replicas = entry ? entry->replicas : 1;
+    building.wishes.push_back({building.bases.size() - 1, withheld ? 0 : replicas});
   }
   // Held ids of a resource that is offered no more, or of a device that moved to another one, stay
   // where they are.
+  std::vector<BaseDevice> there = bases;
+  there.insert(there.end(), all.kept_back().begin(), all.kept_back().end());
   for (const auto& [name, ids] : held) {
-    for (const BaseDevice& base : bases) {
+    for (const BaseDevice& base : there) {
       const bool any = std::any_of(ids.begin(), ids.end(),
                                    [&](const std::string& id) { return belongs(id, base.uuid); });
       Building& building = by_name[name];
-      const bool there = std::any_of(building.bases.begin(), building.bases.end(),
+      const bool known = std::any_of(building.bases.begin(), building.bases.end(),
                                      [&](const BaseDevice& b) { return b.uuid == base.uuid; });
-      if (!any || there) continue;
+      if (!any || known) continue;
       building.bases.push_back(base);
       building.wishes.push_back({building.bases.size() - 1, 0});
     }

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/ids.h"
 #include "base/result.h"
 #include "config/effective.h"
 #include "ports/driver.h"
@@ -31,6 +32,8 @@ struct BaseDevice {
   uint32_t gpu_index = 0;
   uint32_t mig_index = 0;
   bool is_mig = false;
+  GiId gi;  // of a MIG device
+  CiId ci;
   uint32_t minor = 0;
   int64_t numa_node = -1;
   bool healthy = true;
@@ -65,8 +68,12 @@ struct DeviceTable {
 
 // What there is on the node, and what of it answers.
 struct Hardware {
-  std::vector<ports::Gpu> gpus;                  // by index; those that do not answer as last seen
-  std::map<std::string, std::string> unhealthy;  // GPU UUID -> why
+  std::vector<ports::Gpu> gpus;  // by index; those that do not answer as last seen
+  // Why a device is not healthy, by the UUID of a GPU (all of it) or of a MIG device (it alone).
+  std::map<std::string, std::string> unhealthy;
+  // What must not be given out now, by the same UUIDs: it is about to go. What pods hold of it
+  // stays.
+  std::set<std::string> withheld;
 };
 
 // kInvalidConfig when a list would not fit into a message to the kubelet, with the most replicas
