@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/device_nodes.h"
 #include "agent/gpu_memo.h"
 #include "agent/ledger_file.h"
 #include "base/text.h"
@@ -16,9 +17,6 @@ using config::Flag;
 constexpr size_t kMaxLedgerBytes = 64 * 1024 * 1024;
 // An unanswered question for the pods is asked again after this.
 constexpr Duration kPodsPatience = std::chrono::seconds(15);
-
-constexpr std::string_view kControlNodes[] = {"/dev/nvidiactl", "/dev/nvidia-uvm",
-                                              "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"};
 
 }  // namespace
 
