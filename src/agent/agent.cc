@@ -15,6 +15,7 @@ namespace {
 using config::Flag;
 
 constexpr size_t kMaxLedgerBytes = 64 * 1024 * 1024;
+constexpr size_t kMaxMigMinorsBytes = 1024 * 1024;  // 4,320 lines: some 100 KB
 // An unanswered question for the pods is asked again after this.
 constexpr Duration kPodsPatience = std::chrono::seconds(15);
 
@@ -24,7 +25,7 @@ Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
     : options_(std::move(options)),
       ports_(ports),
       log_(log),
-      desk_([this] { return ports_.clock.now(); }),
+      desk_([this] { return ports_.clock.now(); }, options_.seed),
       config_(options_.config, ports_.files, log_),
       status_(std::make_shared<AgentStatus>()) {}
 
@@ -94,6 +95,12 @@ void Agent::write_memo() {
   if (ports_.files.write_atomic(options_.memo_path(), text, false)) memo_written_ = text;
 }
 
+void Agent::read_cap_minors() {
+  const auto text =
+      ports_.files.read(options_.root + std::string(kMigMinorsFile), kMaxMigMinorsBytes);
+  caps_ = text ? CapMinors::parse(*text) : CapMinors();
+}
+
 void Agent::on_inventory(Result<ports::Inventory> inventory) {
   inventory_asked_ = false;
   const MonotonicTime now = ports_.clock.now();
@@ -109,6 +116,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     return;
   }
   log_.over("driver");
+  if (!driver_seen_ || driver_text_ != inventory->driver.version) read_cap_minors();
   driver_seen_ = true;
   driver_text_ = inventory->driver.version;
   Hardware fresh;
@@ -190,6 +198,7 @@ MonotonicTime Agent::reconcile() {
     ledger_seen_ = version;
     tables_dirty_ = true;
     next_pods_ = std::min(next_pods_, now + options_.pods_interval_waiting);
+    tell_of_unhealthy_allocations();
   }
   // No kubelet, no pods: then the ledger is all there is to know.
   if (!pods_heard_ && (now >= pods_heard_by_ || ports_.kubelet.kubelet_socket().empty())) {
@@ -206,6 +215,16 @@ MonotonicTime Agent::reconcile() {
   return next;
 }
 
+void Agent::tell_of_unhealthy_allocations() {
+  const uint64_t count = desk_.counts().unhealthy;
+  if (count == unhealthy_told_) return;
+  log_.warning(
+      "allocate: {} devices were given out that are listed as unhealthy: the kubelet chose them "
+      "before it heard; their pods may fail",
+      count - unhealthy_told_);
+  unhealthy_told_ = count;
+}
+
 void Agent::judge_config() {
   if (!config_.candidate()) return;
   // Does it hold on this node? Before the first sight of the hardware nothing can be said against
@@ -220,23 +239,30 @@ void Agent::judge_config() {
 
 AnswerRules Agent::answer_rules(const config::Effective& config) const {
   AnswerRules rules;
-  rules.pass_device_specs = config.on(Flag::kPassDeviceSpecs);
-  rules.index_ids = config.text(Flag::kDeviceIdStrategy) == "index";
   rules.policy = config.text(Flag::kSharedDevicesAllocationPolicy) == "packed"
                      ? Policy::kPacked
                      : Policy::kDistributed;
+  AnswerForm& form = rules.form;
+  form.envvar = config.lists(Flag::kDeviceListStrategy, "envvar");
+  form.volume_mounts = config.lists(Flag::kDeviceListStrategy, "volume-mounts");
+  form.cdi_annotations = config.lists(Flag::kDeviceListStrategy, "cdi-annotations");
+  form.cdi_cri = config.lists(Flag::kDeviceListStrategy, "cdi-cri");
+  form.cdi_annotation_prefix = config.text(Flag::kCdiAnnotationPrefix);
+  form.index_ids = config.text(Flag::kDeviceIdStrategy) == "index";
+  form.pass_device_specs = config.on(Flag::kPassDeviceSpecs);
   std::string root = config.text(Flag::kNvidiaDevRoot);
   if (root.empty()) root = config.text(Flag::kNvidiaDriverRoot);
-  rules.dev_root = root == "/" ? "" : root;
-  if (rules.pass_device_specs)
+  form.dev_root = root == "/" ? "" : root;
+  if (form.pass_device_specs)
     for (const std::string_view node : kControlNodes)
-      if (ports_.files.exists(rules.dev_root + std::string(node)))
-        rules.control_nodes.emplace_back(node);
+      if (ports_.files.exists(options_.root + std::string(node)))
+        form.control_nodes.emplace_back(node);
+  rules.caps = caps_;
   for (const uint32_t channel : config.imex.channel_ids)
-    rules.imex_channels.push_back(std::to_string(channel));
-  if (config.on(Flag::kGdrcopyEnabled)) rules.extra_envs["NVIDIA_GDRCOPY"] = "enabled";
-  if (config.on(Flag::kGdsEnabled)) rules.extra_envs["NVIDIA_GDS"] = "enabled";
-  if (config.on(Flag::kMofedEnabled)) rules.extra_envs["NVIDIA_MOFED"] = "enabled";
+    form.imex_channels.push_back(std::to_string(channel));
+  form.gdrcopy = config.on(Flag::kGdrcopyEnabled);
+  form.gds = config.on(Flag::kGdsEnabled);
+  form.mofed = config.on(Flag::kMofedEnabled);
   return rules;
 }
 
@@ -338,6 +364,7 @@ void Agent::publish_status() {
   status->inventory_errors = inventory_errors_;
   const AllocationDesk::Counts counts = desk_.counts();
   status->allocations = counts.allocated;
+  status->unhealthy_allocations = counts.unhealthy;
   status->refusals = counts.refused;
   status->preferred_calls = counts.preferred;
   std::string unregistered;

@@ -28,6 +28,8 @@ namespace gpuslice::agent {
 
 struct AgentOptions {
   ConfigSource config;
+  std::string root;         // goes before the driver's paths (/proc/driver, /dev); "" for "/"
+  uint64_t seed = 0;        // of names that only have to differ
   std::string ledger_path;  // on a file system that a reboot empties (/run); "" for none
   // Beside it: which GPUs this life of the machine has shown (gpu_memo.h).
   [[nodiscard]] std::string memo_path() const {
@@ -83,7 +85,9 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void read_ledger();
   void write_ledger();
   void read_memo();
+  void read_cap_minors();
   void write_memo();
+  void tell_of_unhealthy_allocations();
   void judge_config();
   void make_tables(MonotonicTime now);
   [[nodiscard]] AnswerRules answer_rules(const config::Effective& config) const;
@@ -104,6 +108,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   std::vector<ports::Gpu>
       known_;  // every GPU that this boot has shown, by index: names those that are silent
   std::string memo_written_;
+  CapMinors caps_;  // of the driver that was seen last
   bool driver_seen_ = false;
   std::string driver_text_ = "not asked yet";
   std::vector<ports::PodDevices> pods_;
@@ -125,6 +130,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   uint64_t ledger_written_ = 0;
   uint64_t ledger_seen_ = 0;
   uint64_t inventory_errors_ = 0;
+  uint64_t unhealthy_told_ = 0;
   uint64_t reconciles_ = 0;
   std::string boot_id_;
 

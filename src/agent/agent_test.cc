@@ -309,7 +309,7 @@ TEST(Preferred, OddRequestsAreRefused) {
 
 struct DeskTest : testing::Test {
   MonotonicTime now{std::chrono::hours(1)};
-  AllocationDesk desk{[this] { return now; }};
+  AllocationDesk desk{[this] { return now; }, 1};
 
   Result<ports::ContainerAnswer> allocate(std::vector<std::string> wanted,
                                           const std::string& resource = "nvidia.com/gpu") {
@@ -331,16 +331,72 @@ TEST_F(DeskTest, AnswersAsNvidiasPluginWithEnvvar) {
 
 TEST_F(DeskTest, PassesDeviceSpecsAndIndices) {
   AnswerRules rules;
-  rules.pass_device_specs = true;
-  rules.index_ids = true;
-  rules.dev_root = "/run/nvidia/driver";
-  rules.control_nodes = {"/dev/nvidiactl", "/dev/nvidia-uvm"};
+  rules.form.pass_device_specs = true;
+  rules.form.index_ids = true;
+  rules.form.dev_root = "/run/nvidia/driver";
+  rules.form.control_nodes = {"/dev/nvidiactl", "/dev/nvidia-uvm"};
   desk.set_tables(make_device_table(gpus(2), shared(2), {}).value(), rules);
   const ports::ContainerAnswer answer = allocate({uuid(1) + "::0"}).value();
   EXPECT_EQ(answer.envs.at("NVIDIA_VISIBLE_DEVICES"), "1");
   ASSERT_EQ(answer.devices.size(), 3U);
   EXPECT_EQ(answer.devices[2],
             (ports::DeviceNode{"/dev/nvidia1", "/run/nvidia/driver/dev/nvidia1", "rw"}));
+}
+
+Hardware with_mig() {
+  Hardware hardware = gpus(2);
+  hardware.gpus[1].mig = ports::MigMode{true, true};
+  for (uint32_t i = 0; i < 2; ++i) {
+    ports::MigDevice device;
+    device.index = i;
+    device.uuid = "MIG-" + std::to_string(i);
+    device.profile = "1g.5gb";
+    device.gi = GiId{7 + i};
+    device.ci = CiId{0};
+    hardware.gpus[1].mig_devices.push_back(device);
+  }
+  return hardware;
+}
+
+TEST_F(DeskTest, AnswersForMigDevicesAndTheirReplicas) {
+  AnswerRules rules;
+  rules.form.pass_device_specs = rules.form.cdi_cri = true;
+  desk.set_tables(make_device_table(with_mig(),
+                                    config_of("flags: {migStrategy: mixed}\n"
+                                              "sharing: {timeSlicing: {resources: [{name: "
+                                              "mig-1g.5gb, replicas: 2}]}}"),
+                                    {})
+                      .value(),
+                  rules);
+  EXPECT_EQ(allocate({"MIG-1::1", "MIG-1::0"}, "nvidia.com/mig-1g.5gb").value(),
+            (ports::ContainerAnswer{
+                {{"NVIDIA_VISIBLE_DEVICES", "MIG-1"}},
+                {},
+                {{"/dev/nvidia1", "/dev/nvidia1", "rw"},
+                 {"/dev/nvidia-caps/nvidia-cap210", "/dev/nvidia-caps/nvidia-cap210", "rw"},
+                 {"/dev/nvidia-caps/nvidia-cap211", "/dev/nvidia-caps/nvidia-cap211", "rw"}},
+                {},
+                {"k8s.device-plugin.nvidia.com/gpu=MIG-1"}}));
+}
+
+TEST_F(DeskTest, NamesOfAnnotationsDiffer) {
+  AnswerRules rules;
+  rules.form.envvar = false;
+  rules.form.cdi_annotations = true;
+  desk.set_tables(make_device_table(gpus(1), shared(2), {}).value(), rules);
+  const auto first = allocate({uuid(0) + "::0"}).value().annotations;
+  const auto second = allocate({uuid(0) + "::1"}).value().annotations;
+  ASSERT_EQ(first.size(), 1U);
+  EXPECT_NE(first.begin()->first, second.begin()->first);
+  EXPECT_EQ(first.begin()->second, "k8s.device-plugin.nvidia.com/gpu=" + uuid(0));
+}
+
+TEST_F(DeskTest, AnUnhealthyDeviceIsGivenAndCounted) {
+  Hardware hardware = gpus(2);
+  hardware.unhealthy[uuid(0)] = "XID 79";
+  desk.set_tables(make_device_table(hardware, shared(2), {}).value(), {});
+  EXPECT_TRUE(allocate({uuid(0) + "::0", uuid(1) + "::0"}).has_value());
+  EXPECT_EQ(desk.counts().unhealthy, 1U);
 }
 
 TEST_F(DeskTest, RefusesWhatIsNotOfferedAndMoreThanOne) {
@@ -504,8 +560,9 @@ TEST_F(KeeperTest, WhatIsNotThereYetIsSaid) {
   files.files["/c.yaml"] = "flags: {plugin: {deviceListStrategy: cdi-cri}}\n";
   ConfigKeeper keeper(source, files, log);
   EXPECT_FALSE(keeper.look());
-  EXPECT_EQ(keeper.problem(),
-            "deviceListStrategy cdi-cri (/c.yaml:1:38) is not there yet; use envvar");
+  EXPECT_EQ(
+      keeper.problem(),
+      "deviceListStrategy cdi-cri (/c.yaml:1:38) is not there yet; use envvar or volume-mounts");
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ class AllocationDesk::Service final : public ports::PluginService {
   std::string resource_;
 };
 
-AllocationDesk::AllocationDesk(Now now) : now_(std::move(now)) {}
+AllocationDesk::AllocationDesk(Now now, uint64_t seed) : now_(std::move(now)), random_(seed) {}
 AllocationDesk::~AllocationDesk() = default;
 
 void AllocationDesk::set_tables(const DeviceTable& tables, AnswerRules rules) {
@@ -78,6 +78,9 @@ Result<ports::AllocateAnswer> AllocationDesk::allocate_of(const std::string& res
     if (!one) return refused(std::move(one).error());
     answer.containers.push_back(std::move(*one));
   }
+  for (const std::vector<std::string>& ids : request.containers)
+    for (const std::string& id : ids)
+      if (!it->second->bases[it->second->find(id)->base].healthy) ++counts_.unhealthy;
   std::map<std::string, LedgerEntry>& held = ledger_[resource];
   for (const std::vector<std::string>& ids : request.containers) {
     for (const std::string& id : ids) {
@@ -92,8 +95,8 @@ Result<ports::AllocateAnswer> AllocationDesk::allocate_of(const std::string& res
   return answer;
 }
 
-Result<ports::ContainerAnswer> AllocationDesk::container(
-    const ResourceTable& table, const std::vector<std::string>& ids) const {
+Result<ports::ContainerAnswer> AllocationDesk::container(const ResourceTable& table,
+                                                         const std::vector<std::string>& ids) {
   std::set<size_t> bases;  // in the order of GPU and MIG indices, each once
   size_t shared = 0;
   for (const std::string& id : ids) {
@@ -110,25 +113,16 @@ Result<ports::ContainerAnswer> AllocationDesk::container(
                 "{}: {} replicas asked for, and this node gives one at a time "
                 "(failRequestsGreaterThanOne): more replicas are no more of a GPU; ask for 1",
                 table.name, ids.size());
-  ports::ContainerAnswer answer;
-  std::vector<std::string> visible;
-  for (const size_t base : bases)
-    visible.push_back(rules_.index_ids ? table.bases[base].index : table.bases[base].uuid);
-  answer.envs = rules_.extra_envs;
-  answer.envs["NVIDIA_VISIBLE_DEVICES"] = join(visible, ",");
-  if (!rules_.imex_channels.empty())
-    answer.envs["NVIDIA_IMEX_CHANNELS"] = join(rules_.imex_channels, ",");
-  if (rules_.pass_device_specs) {
-    std::vector<std::string> nodes = rules_.control_nodes;
-    for (const size_t base : bases) {
-      std::string node = fmt::format("/dev/nvidia{}", table.bases[base].minor);
-      if (std::find(nodes.begin(), nodes.end(), node) == nodes.end())
-        nodes.push_back(std::move(node));
-    }
-    for (const std::string& node : nodes)
-      answer.devices.push_back({node, rules_.dev_root + node, "rw"});
+  std::vector<AnswerDevice> devices;
+  for (const size_t index : bases) {
+    const BaseDevice& base = table.bases[index];
+    const GpuMinor minor{base.minor};
+    devices.push_back({base.uuid, base.index,
+                       base.is_mig ? mig_nodes(minor, base.gi, base.ci, rules_.caps)
+                                   : std::vector{gpu_node(minor)}});
   }
-  return answer;
+  return answer(devices, rules_.form,
+                rules_.form.cdi_annotations ? random_uuid(random_) : std::string());
 }
 
 HeldIds AllocationDesk::held() const {

@@ -17,22 +17,21 @@
 #include <string>
 #include <vector>
 
+#include "agent/answer.h"
+#include "agent/device_nodes.h"
 #include "agent/device_table.h"
 #include "agent/preferred.h"
+#include "base/random.h"
 #include "base/time.h"
 #include "ports/kubelet.h"
 
 namespace gpuslice::agent {
 
-// How Allocate answers: from the flags, and from what device nodes exist.
+// How the desk answers: from the flags, and from what device nodes exist.
 struct AnswerRules {
-  bool pass_device_specs = false;
-  bool index_ids = false;  // deviceIDStrategy: index
+  AnswerForm form;
+  CapMinors caps;
   Policy policy = Policy::kDistributed;
-  std::string dev_root;                    // goes before host paths; "" for "/"
-  std::vector<std::string> control_nodes;  // of /dev/nvidiactl and so on, those that exist
-  std::vector<std::string> imex_channels;
-  std::map<std::string, std::string> extra_envs;  // NVIDIA_GDS=enabled and such
 };
 
 struct LedgerEntry {
@@ -48,7 +47,8 @@ class AllocationDesk {
   static constexpr size_t kMaxLedger = 200'000;
 
   using Now = std::function<MonotonicTime()>;
-  explicit AllocationDesk(Now now);
+  // `seed`: of the names of CDI annotations, which only have to differ within a pod.
+  AllocationDesk(Now now, uint64_t seed);
   ~AllocationDesk();
   AllocationDesk(const AllocationDesk&) = delete;
   AllocationDesk& operator=(const AllocationDesk&) = delete;
@@ -72,6 +72,7 @@ class AllocationDesk {
 
   struct Counts {
     uint64_t allocated = 0, refused = 0, preferred = 0;
+    uint64_t unhealthy = 0;  // devices given out although listed as unhealthy
   };
   [[nodiscard]] Counts counts() const;
 
@@ -84,12 +85,13 @@ class AllocationDesk {
                                                           const ports::AllocateRequest& request);
   // Under mutex_.
   [[nodiscard]] Result<ports::ContainerAnswer> container(const ResourceTable& table,
-                                                         const std::vector<std::string>& ids) const;
+                                                         const std::vector<std::string>& ids);
 
   Now now_;
   mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<const ResourceTable>> tables_;
   AnswerRules rules_;
+  Random random_;
   std::map<std::string, std::map<std::string, LedgerEntry>> ledger_;  // resource -> id -> entry
   size_t ledger_size_ = 0;
   Counts counts_;

@@ -10,10 +10,11 @@ namespace {
 
 // What is understood, but cannot be done yet.
 Status check_supported(const config::Effective& config) {
-  for (const std::string_view later : {"volume-mounts", "cdi-annotations", "cdi-cri"}) {
+  for (const std::string_view later : {"cdi-annotations", "cdi-cri"}) {
     if (!config.lists(config::Flag::kDeviceListStrategy, later)) continue;
-    return fail(Code::kInvalidConfig, "deviceListStrategy {} ({}) is not there yet; use envvar",
-                later, config.setting(config::Flag::kDeviceListStrategy).from);
+    return fail(Code::kInvalidConfig,
+                "deviceListStrategy {} ({}) is not there yet; use envvar or volume-mounts", later,
+                config.setting(config::Flag::kDeviceListStrategy).from);
   }
   return {};
 }

@@ -42,6 +42,7 @@ struct AgentStatus {
   std::vector<ports::PodDevices> pods;  // as the kubelet told last
   uint64_t allocations = 0;
   uint64_t refusals = 0;
+  uint64_t unhealthy_allocations = 0;  // devices given out although listed as unhealthy
   uint64_t preferred_calls = 0;
   uint64_t inventory_errors = 0;
   uint64_t reconciles = 0;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <random>
 #include <set>
 #include <utility>
 
@@ -100,6 +101,8 @@ agent::AgentOptions agent_options(const AgentSetup& setup) {
   agent::AgentOptions options;
   options.config = setup.config;
   options.ledger_path = setup.ledger_path;
+  options.root = setup.root == "/" ? "" : setup.root;
+  options.seed = std::random_device()();
   return options;
 }
 

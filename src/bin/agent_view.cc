@@ -113,6 +113,9 @@ std::vector<Family> make_families(const View& view) {
       {{{"result", "allocated"}}, static_cast<double>(status.allocations)});
   allocations.samples.push_back({{{"result", "refused"}}, static_cast<double>(status.refusals)});
   out.push_back(std::move(allocations));
+  out.push_back(one("gpuslice_unhealthy_allocations_total",
+                    "Devices given out although listed as unhealthy.", Type::kCounter,
+                    status.unhealthy_allocations));
   out.push_back(one("gpuslice_driver_errors_total",
                     "Times that the driver or a GPU did not answer.", Type::kCounter,
                     status.inventory_errors));

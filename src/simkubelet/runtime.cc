@@ -161,6 +161,24 @@ void set_env(const std::vector<std::string>& words, std::map<std::string, std::s
   }
 }
 
+// What the container may see, as NVIDIA's runtime takes it from the environment, or from the names
+// of the mounts below the folder that the environment points to.
+std::string visible_devices(const std::map<std::string, std::string>& env,
+                            const Allocated& allocated) {
+  constexpr std::string_view kByMounts = "/var/run/nvidia-container-devices";
+  const auto it = env.find("NVIDIA_VISIBLE_DEVICES");
+  if (it == env.end()) return "";
+  if (it->second != kByMounts) return it->second;
+  std::vector<std::string> names;
+  for (const Allocated::Mount& mount : allocated.mounts) {
+    const std::string_view at = mount.container_path;
+    if (!at.starts_with(kByMounts) || at.size() <= kByMounts.size() + 1) continue;
+    const std::string_view name = at.substr(kByMounts.size() + 1);
+    if (!name.starts_with("imex/")) names.emplace_back(name);
+  }
+  return join(names, ",");
+}
+
 // One mount for each place: the last one.
 void add_mount(ContainerPlan::Mount mount, ContainerPlan& plan) {
   std::erase_if(plan.mounts, [&](const auto& other) { return other.at == mount.at; });
@@ -249,17 +267,18 @@ Result<ContainerPlan> plan_container(const Launch& launch) {
       add_mount({mount.host_path, mount.container_path, mount.read_only}, plan);
     return plan;
   }
-  const auto visible = plan.env.find("NVIDIA_VISIBLE_DEVICES");
-  TRY_ASSIGN(plan.nodes,
-             nodes_of(launch.root, visible == plan.env.end() ? std::string() : visible->second));
+  TRY_ASSIGN(plan.nodes, nodes_of(launch.root, visible_devices(plan.env, allocated)));
   for (const Allocated::DeviceNode& node : allocated.device_nodes)
     TRY(add_node(launch.root, node.host_path, node.container_path, plan));
   for (const CdiEdits::DeviceNode& node : edits.device_nodes)
     TRY(add_node(launch.root, node.host_path, node.path, plan));
   std::sort(plan.nodes.begin(), plan.nodes.end());
   plan.nodes.erase(std::unique(plan.nodes.begin(), plan.nodes.end()), plan.nodes.end());
+  // The mounts that only name devices are taken out, as NVIDIA's runtime does.
   for (const Allocated::Mount& mount : allocated.mounts)
-    add_mount({on_node(launch.root, mount.host_path), mount.container_path, mount.read_only}, plan);
+    if (!mount.container_path.starts_with("/var/run/nvidia-container-devices/"))
+      add_mount({on_node(launch.root, mount.host_path), mount.container_path, mount.read_only},
+                plan);
   for (const CdiEdits::Mount& mount : edits.mounts)
     add_mount({on_node(launch.root, mount.host_path), mount.container_path, mount.read_only}, plan);
   for (CdiHook& hook : edits.hooks)
