@@ -212,7 +212,9 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
   model.problem = "a.yaml:3:5: 'replica' & more";
   model.gpus = {{0, "GPU-1", "NVIDIA A100", "healthy", 12, 40960, 37},
                 {1, "GPU-2", "NVIDIA A100", "XID 79", 0, 40960, std::nullopt}};
-  model.slices = {{"nvidia.com/gpu", "GPU-1::0", "0", "healthy", "default/pod-0"}};
+  model.slices = {{"nvidia.com/gpu", "GPU-1::0", "0", "healthy", "default/pod-0"},
+                  {"nvidia.com/gpu", "MIG-1::0", "0:3", "healthy", ""},
+                  {"nvidia.com/gpu", "GPU-2::0", "1", "XID 79", ""}};
   model.pods = {{"default/pod-0", "main", "nvidia.com/gpu", {"GPU-1::0", "GPU-2::0"}}};
   const std::string html = page(model);
   const auto has = [&](std::string_view part) {
@@ -222,11 +224,32 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
   has("configuration: /etc/&lt;gpuslice&gt;.yaml, generation 2");
   has("<p class=problem>a.yaml:3:5: &#39;replica&#39; &amp; more</p>");
   has("<h2>GPUs (2)</h2>");
-  has("<td class=n>12 / 40960 MiB</td><td class=n>37 %</td><td class=good>healthy</td>");
-  has("<td class=n>–</td><td class=bad>XID 79</td>");
-  has("<td><code>GPU-1::0</code></td><td>0</td><td class=good>healthy</td><td>default/pod-0</td>");
-  has("<td><code>GPU-1::0</code><br><code>GPU-2::0</code></td>");
-  EXPECT_EQ(html.find("<script"), std::string::npos);
+  has("<p class=good>ready</p>");
+  has("<meter max=40960 value=12></meter>12 / 40960 MiB</span></td>");
+  has("<meter max=100 value=37></meter>37 %</span></td><td class=good data-l=Health>healthy</td>");
+  has("<span>–</span></td><td class=bad data-l=Health>XID 79</td>");
+  has("<span class=s><i class=h></i><i></i></span>1 of 2 held");
+  has("<span class=s><i class=x></i></span>0 of 1 held");
+  has("<td data-l=GPU>0:3</td><td class=good data-l=Health>healthy</td><td data-l='Held by'>–</td>"
+      "<td data-l=Device><code>MIG-1::0</code></td>");
+  has("<td data-l='Held by'>default/pod-0</td><td data-l=Device><code>GPU-1::0</code></td>");
+  has("<span><code>GPU-1::0</code><br><code>GPU-2::0</code></span>");
+  for (const std::string_view foreign : {"<script", "http://", "https://", "src=", "@import"})
+    EXPECT_EQ(html.find(foreign), std::string::npos) << foreign;
+}
+
+TEST(Page, ManySlicesAreCountedAndNotDrawn) {
+  PageModel model;
+  model.state = "not ready: <no> GPU";
+  model.gpus = {{7, "GPU-7", "NVIDIA A100", "healthy", 0, 0, std::nullopt}};
+  for (int i = 0; i < 65; ++i)
+    model.slices.push_back({"nvidia.com/gpu", "GPU-7::" + std::to_string(i), "7", "healthy",
+                            i < 3 ? "default/pod" : ""});
+  const std::string html = page(model);
+  EXPECT_NE(html.find("<span>3 of 65 held</span>"), std::string::npos) << html;
+  EXPECT_EQ(html.find("<i>"), std::string::npos);
+  EXPECT_EQ(html.find("<meter"), std::string::npos) << "nothing is known of its memory";
+  EXPECT_NE(html.find("<p class=bad>not ready: &lt;no&gt; GPU</p>"), std::string::npos);
 }
 
 TEST(Page, CutsLongTablesAndSaysSo) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/random.h"
 #include "sim/mig.h"
 
 namespace gpuslice::sim {
@@ -31,15 +32,47 @@ uint32_t power_limit(const State& state, uint32_t gpu) {
   return set != 0 ? set : board(state, gpu).power.default_limit;
 }
 
-uint32_t uncapped_power(const State& state, uint32_t gpu) {
+uint32_t uncapped_power(const State& state, uint32_t gpu, uint32_t permille) {
   const gpu::Power& power = board(state, gpu).power;
   const uint64_t idle = uint64_t{power.idle} * individuality(state, gpu) / 1000;
   const uint64_t span = power.default_limit - power.idle;
-  return static_cast<uint32_t>(idle + span * activity_permille(state, gpu) * 96 / 100'000);
+  return static_cast<uint32_t>(idle + span * permille * 96 / 100'000);
 }
 
 uint32_t power_of(const State& state, uint32_t gpu) {
-  return std::min(uncapped_power(state, gpu), power_limit(state, gpu));
+  return std::min(uncapped_power(state, gpu, activity_permille(state, gpu)),
+                  power_limit(state, gpu));
+}
+
+// How busy at a time that may have passed; before what is remembered, as at its beginning.
+uint32_t activity_at(const State& state, uint32_t gpu, int64_t time) {
+  if (time >= state.life.gpus[gpu].settled_ns) return activity_permille(state, gpu);
+  uint32_t permille = activity_permille(state, gpu);
+  for (const Stretch& stretch : state.life.past[gpu]) {
+    if (stretch.until_ns <= time) break;  // unused ones end at 0
+    permille = stretch.permille;
+  }
+  return permille;
+}
+
+// Remembers how busy it was until `now`.
+void remember(State& state, uint32_t gpu, int64_t now) {
+  Stretch* const past = state.life.past[gpu];
+  const uint32_t permille = activity_permille(state, gpu);
+  if (past[0].until_ns == 0 || past[0].permille != permille)
+    std::copy_backward(past, past + kMaxStretches - 1, past + kMaxStretches);
+  past[0].until_ns = now;
+  past[0].permille = permille;
+}
+
+// How far sample number `sample` is from the mean, in permille of `reach`: three by seed in each
+// second and, one by one, the same the other way.
+int64_t waver(const State& state, uint32_t gpu, uint64_t sample, int64_t reach) {
+  const uint64_t second = sample / 6, place = sample % 6;
+  uint64_t seed = state.node.seed * 0x9e3779b97f4a7c15ULL + gpu;
+  seed = splitmix64(seed) + second * 3 + place % 3;
+  const auto far = static_cast<int64_t>(splitmix64(seed) % 2001) - 1000;
+  return (place < 3 ? far : -far) * reach / 1000;
 }
 
 double steady_temperature(const State& state, uint32_t gpu) {
@@ -146,6 +179,8 @@ MemoryUse gpu_memory(const State& state, uint32_t gpu) {
   return use;
 }
 
+uint32_t memory_utilisation(uint32_t permille) { return permille * 4 / 100; }
+
 Vitals vitals(const State& state, uint32_t gpu, int64_t now) {
   const gpu::Board& b = board(state, gpu);
   const Gpu& one = state.gpus[gpu];
@@ -158,7 +193,7 @@ Vitals vitals(const State& state, uint32_t gpu, int64_t now) {
   v.memory_temperature_c = b.temperatures.memory_max == 0 ? 0 : v.temperature_c + 6;
   v.energy_mj = life.energy_mj + (life.energy_rest_uj + energy_since(state, gpu, now)) / 1000;
   const bool idle = activity == 0;
-  const bool capped = uncapped_power(state, gpu) > v.power_limit_mw;
+  const bool capped = uncapped_power(state, gpu, activity) > v.power_limit_mw;
   v.throttle_reasons =
       life.throttle_reasons | (idle ? kReasonIdle : 0) | (capped ? kReasonPowerCap : 0);
   uint32_t graphics = idle                        ? b.clocks.graphics_idle
@@ -176,11 +211,24 @@ Vitals vitals(const State& state, uint32_t gpu, int64_t now) {
           : static_cast<uint32_t>(uint64_t{b.clocks.video_max} * graphics / b.clocks.graphics_max);
   // HBM boards stay in P0; those that clock their memory down go to P8.
   v.performance_state = idle && b.clocks.memory_idle != b.clocks.memory_max ? 8 : 0;
-  v.memory_utilisation = activity * 4 / 100;
+  v.memory_utilisation = memory_utilisation(activity);
   v.pcie_rx_kbps = activity * 1200;
   v.pcie_tx_kbps = activity * 400;
   v.fan_percent = b.fans == 0 ? 0 : 30 + activity * 5 / 100;
   return v;
+}
+
+SampleValues sampled(const State& state, uint32_t gpu, uint64_t sample) {
+  const auto time = static_cast<int64_t>(sample * kSamplePeriodUs * 1000);
+  const uint32_t mean = activity_at(state, gpu, time);
+  // A tenth of the way to idle or to full, whichever is nearer.
+  const int64_t reach = std::min(mean, 1000 - mean) / 10;
+  SampleValues values;
+  values.activity_permille =
+      static_cast<uint32_t>(static_cast<int64_t>(mean) + waver(state, gpu, sample, reach));
+  values.power_mw =
+      std::min(uncapped_power(state, gpu, values.activity_permille), power_limit(state, gpu));
+  return values;
 }
 
 void settle(State& state, int64_t now) {
@@ -194,6 +242,7 @@ void settle(State& state, int64_t now) {
       life.energy_rest_uj = uj % 1000;
     }
     life.temperature_mc = static_cast<int32_t>(std::lround(temperature * 1000.0));
+    remember(state, gpu, now);
     life.settled_ns = now;
   }
 }

@@ -41,6 +41,9 @@ struct MemoryUse {
 // Of a GPU instance; its compute instances share it.
 [[nodiscard]] MemoryUse gi_memory(const State& state, uint32_t gpu, uint8_t gi);
 
+// Percent of the time that memory is read or written at this activity.
+[[nodiscard]] uint32_t memory_utilisation(uint32_t permille);
+
 struct Vitals {
   uint32_t power_mw = 0;
   uint32_t power_limit_mw = 0;
@@ -55,6 +58,15 @@ struct Vitals {
   uint32_t pcie_rx_kbps = 0, pcie_tx_kbps = 0;
 };
 [[nodiscard]] Vitals vitals(const State& state, uint32_t gpu, int64_t now);
+
+// What the driver's samples show, six a second: a GPU that is neither idle nor full wavers around
+// its mean, by seed, and is just at it over each second. `sample` counts from the node's time 0.
+inline constexpr uint64_t kSamplePeriodUs = 166'667;
+struct SampleValues {
+  uint32_t activity_permille = 0;
+  uint32_t power_mw = 0;
+};
+[[nodiscard]] SampleValues sampled(const State& state, uint32_t gpu, uint64_t sample);
 
 // Writes down energy and temperature up to `now`; called around every change of the world.
 void settle(State& state, int64_t now);

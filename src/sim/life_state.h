@@ -31,8 +31,17 @@ struct GpuLife {
   uint64_t last_xid = 0;
 };
 
+// How busy a GPU was, from where the stretch before it ended: what the driver's samples remember.
+struct Stretch {
+  int64_t until_ns = 0;  // 0: not used
+  uint32_t permille = 0;
+  uint32_t pad_ = 0;
+};
+inline constexpr uint32_t kMaxStretches = 16;
+
 struct LifeState {
   GpuLife gpus[kMaxGpus];
+  Stretch past[kMaxGpus][kMaxStretches];  // the newest first
 };
 
 }  // namespace gpuslice::sim

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -263,6 +265,67 @@ TEST(Life, EnergyIsPowerTimesTime) {
   one.pass(10 * kSecond);
   EXPECT_NEAR(static_cast<double>(one.now().energy_mj - middle),
               static_cast<double>((idle + 339'840) * 10), 1.0);
+}
+
+// Samples waver by seed around what GetUtilizationRates says, and are just at it over each second.
+TEST(Life, SamplesWaverAroundTheMean) {
+  const auto samples = [](uint64_t seed, uint32_t permille) {
+    World1 one(seed);
+    if (permille != 0) one.load(permille);
+    one.pass(100 * kSecond);
+    const auto state = one.world->snapshot();
+    std::vector<uint32_t> all;
+    // Whole seconds of the samples' own counting, long after the start.
+    const uint64_t newest = static_cast<uint64_t>(now_ns(*state) / 1000) / kSamplePeriodUs / 6 * 6;
+    for (uint64_t sample = newest - 60; sample < newest; ++sample) {
+      const SampleValues at = sampled(*state, 0, sample);
+      EXPECT_LE(at.power_mw, vitals(*state, 0, now_ns(*state)).power_limit_mw);
+      all.push_back(at.activity_permille);
+    }
+    for (size_t second = 0; second < all.size(); second += 6)
+      EXPECT_EQ(std::accumulate(all.begin() + static_cast<ptrdiff_t>(second),
+                                all.begin() + static_cast<ptrdiff_t>(second) + 6, 0U),
+                6 * permille);
+    return all;
+  };
+  const std::vector<uint32_t> one = samples(1, 600);
+  EXPECT_EQ(one, samples(1, 600));
+  EXPECT_NE(one, samples(2, 600));
+  EXPECT_GT(std::set<uint32_t>(one.begin(), one.end()).size(), 10U);
+  EXPECT_GE(*std::min_element(one.begin(), one.end()), 560U);
+  EXPECT_LE(*std::max_element(one.begin(), one.end()), 640U);
+  for (const uint32_t steady : {0U, 1000U})
+    EXPECT_EQ(samples(1, steady), std::vector<uint32_t>(60, steady));
+}
+
+TEST(Life, SamplesRemember) {
+  World1 one(1);
+  one.pass(10 * kSecond);
+  const uint16_t slot = one.load(1000);
+  one.pass(10 * kSecond);
+  ASSERT_TRUE(kill_client(*one.world, slot).has_value());
+  one.pass(10 * kSecond);
+  const auto state = one.world->snapshot();
+  const auto at = [&](int64_t time) {
+    return sampled(*state, 0, static_cast<uint64_t>(time / 1000) / kSamplePeriodUs)
+        .activity_permille;
+  };
+  const int64_t now = now_ns(*state);
+  EXPECT_EQ(at(now), 0U);
+  EXPECT_EQ(at(now - 8 * kSecond), 0U);
+  EXPECT_EQ(at(now - 12 * kSecond), 1000U);
+  EXPECT_EQ(at(now - 18 * kSecond), 1000U);
+  EXPECT_EQ(at(now - 22 * kSecond), 0U);
+  // Longer than anybody asks for, changing all the time: what is known longest is what was before.
+  for (uint32_t i = 0; i < 3 * kMaxStretches; ++i) {
+    const uint16_t again = one.load(500);
+    one.pass(kSecond);
+    ASSERT_TRUE(kill_client(*one.world, again).has_value());
+    one.pass(kSecond);
+  }
+  const auto later = one.world->snapshot();
+  const uint32_t oldest = sampled(*later, 0, 0).activity_permille;
+  EXPECT_TRUE(oldest == 0 || (oldest >= 450 && oldest <= 550)) << oldest;
 }
 
 // The same steps on the same seed: the same bytes; on another seed another board.

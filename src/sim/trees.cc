@@ -155,10 +155,13 @@ void add_driver(const State& state, Tree& tree) {
       file("ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n");
   tree["proc/driver/nvidia/capabilities/mig/config"] = file(capability(kMigConfigMinor, 256), 0400);
   tree["proc/driver/nvidia/capabilities/mig/monitor"] = file(capability(kMigMonitorMinor, 292));
+  tree["proc/driver/nvidia/capabilities/fabric-imex-mgmt"] =
+      file(capability(kFabricImexMinor, 256), 0400);
   static const std::string kMinors = mig_minors();
   tree["proc/driver/nvidia-caps/mig-minors"] = file(kMinors);
   tree["proc/driver/nvidia-caps/nvlink-minors"] = file("fabric-mgmt 0\n");
-  tree["proc/driver/nvidia-caps/sys-minors"] = file("fabric-imex-mgmt 4323\n");
+  tree["proc/driver/nvidia-caps/sys-minors"] =
+      file(fmt::format("fabric-imex-mgmt {}\n", kFabricImexMinor));
   tree["proc/devices"] = file(
       fmt::format("Character devices:\n  1 mem\n  5 /dev/tty\n{} nvidia\n{} nvidia-modeset\n{} "
                   "nvidia-caps\n{} nvidia-uvm\n\nBlock devices:\n259 blkext\n",

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -127,11 +128,13 @@ class Trees : public testing::Test {
 TEST_F(Trees, ADeathAtAnyStepIsMendedByTheNextWriter) {
   const int killed = die_at_every_step([](auto body) { return wait_child(fork_child(body)); });
   EXPECT_GT(killed, 40);
+  std::printf("%d deaths, one at each step of the trees\n", killed);
 }
 
 TEST_F(Trees, ADeathAtAnyStepInNamespacesOfItsOwnToo) {
   const int killed = die_at_every_step([](auto body) { return run_walled_in(body); });
   EXPECT_GT(killed, 40);
+  std::printf("%d deaths, one at each step of the trees\n", killed);
 }
 
 TEST_F(Trees, AWriterInAPrivateViewLeavesThemToTheNextOneOutside) {

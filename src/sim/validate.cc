@@ -60,6 +60,16 @@ Status check_gpu(uint32_t index, const Gpu& gpu) {
 constexpr int64_t kMostNs = int64_t{1} << 62;
 bool sane_time(int64_t ns) { return ns >= 0 && ns < kMostNs; }
 
+Status check_past(uint32_t index, const Stretch (&past)[kMaxStretches]) {
+  int64_t later = kMostNs;
+  for (const Stretch& stretch : past) {
+    if (stretch.until_ns < 0 || stretch.until_ns > later || stretch.permille > 1000)
+      return fail(Code::kCorrupt, "GPU {}: an impossible past", index);
+    later = stretch.until_ns;
+  }
+  return {};
+}
+
 Status check_life(uint32_t index, const Gpu& gpu, const GpuLife& life) {
   if (!sane_time(life.settled_ns) || life.energy_mj > (uint64_t{1} << 62))
     return fail(Code::kCorrupt, "GPU {}: energy or temperature of an impossible time", index);
@@ -113,6 +123,7 @@ Status validate(const State& state) {
   for (uint32_t index = 0; index < node.gpu_count; ++index) {
     TRY(check_gpu(index, state.gpus[index]));
     TRY(check_life(index, state.gpus[index], state.life.gpus[index]));
+    TRY(check_past(index, state.life.past[index]));
   }
   TRY(check_tables(state));
   return check_holders(state);

@@ -34,6 +34,7 @@ class Visibility {
 // then by GPU minor, GPU instance and compute instance.
 inline constexpr uint32_t kMigConfigMinor = 1;
 inline constexpr uint32_t kMigMonitorMinor = 2;
+inline constexpr uint32_t kFabricImexMinor = 4323;
 [[nodiscard]] constexpr uint32_t gi_cap_minor(uint32_t gpu_minor, uint32_t gi) {
   return 3 + 135 * gpu_minor + 9 * gi;
 }

@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <set>
@@ -150,6 +151,7 @@ TEST_F(Kill, BeforeEveryStoreOfALife) {
     ASSERT_EQ(ended, kKilled);
     check_all(before, before + 1);  // an update is whole, or not there
   }
+  std::printf("%d abort points, a death at each\n", points);
 }
 
 TEST_F(Kill, BeforeEveryStoreInNamespacesOfItsOwn) {
@@ -162,6 +164,7 @@ TEST_F(Kill, BeforeEveryStoreInNamespacesOfItsOwn) {
     ASSERT_EQ(ended, kKilled);
     check_all(before, before + 1);
   }
+  std::printf("%d abort points in namespaces of its own, a death at each\n", points);
 }
 
 TEST_F(Kill, AWalledInWriterLeavesTheTreesToTheNextOne) {

@@ -101,9 +101,13 @@ Ret field(const Call& c, FieldValue& out) {
       if (!b.mig()) return Ret::kNotSupported;
       set_ui(out, b.mode_change == gpu::ModeChange::kResetless ? 1 : 0);
       return Ret::kSuccess;
-    case 185:
-    case 186:
+    case 185:  // the mean of a second
       set_ui(out, vitals().power_mw);
+      return Ret::kSuccess;
+    case 186:  // at this instant
+      set_ui(out, sim::sampled(c.state(), c.object.gpu,
+                               static_cast<uint64_t>(c.now() / 1000) / sim::kSamplePeriodUs)
+                      .power_mw);
       return Ret::kSuccess;
     case 187:
       set_ui(out, b.power.min_limit);

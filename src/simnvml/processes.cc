@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 #include <vector>
 
+#include "sim/clients.h"
 #include "sim/life.h"
 #include "simnvml/session.h"
 
@@ -20,30 +22,41 @@ struct Running {
   uint64_t memory = 0;
   uint32_t gi = sim::kNoInstance;
   uint32_t ci = sim::kNoInstance;
-  uint16_t work = 0;
+  uint16_t process = 0;  // see process_slot()
 };
 
+// One slot for all the clients of a process: two copies of the library in it are two clients. PIDs
+// will not do, those of another namespace are all 0 here.
+uint16_t process_slot(const sim::State& state, uint16_t slot) {
+  const sim::Client& client = state.clients[slot];
+  if (client.simulated != 0) return slot;
+  for (uint16_t first = 0; first < slot; ++first)
+    if (state.clients[first].used != 0 && state.clients[first].simulated == 0 &&
+        sim::process_of(state.clients[first]) == sim::process_of(client))
+      return first;
+  return slot;
+}
+
 // Live processes on a device that the caller may see, one row for each process and instance, by
-// PID. A process of another PID namespace has no number here and is left out, as containers see it.
+// PID. A process that the caller's PID namespace does not show has PID 0.
 std::vector<Running> running(const Call& c, sim::WorkKind kind) {
   std::vector<Running> out;
-  for (uint16_t i = 0; i < sim::kMaxWorks; ++i) {
-    const sim::Work& work = c.state().works[i];
+  for (const sim::Work& work : c.state().works) {
     if (work.used == 0 || work.gpu != c.object.gpu || work.kind != kind) continue;
     if (c.is_mig() && (work.gi != c.object.gi || work.ci != c.object.ci)) continue;
     if (work.gi != sim::kNone && !visible_mig(c, work.gpu, work.gi, work.ci)) continue;
     const auto pid = c.world.holder(work.client);
-    if (!pid || *pid == 0) continue;
+    if (!pid) continue;
     Running row;
     row.pid = static_cast<uint32_t>(*pid);
     row.memory = work.memory_bytes;
+    row.process = process_slot(c.state(), work.client);
     if (work.gi != sim::kNone) {
       row.gi = work.gi;
       row.ci = work.ci;
     }
-    row.work = i;
     const auto same = std::find_if(out.begin(), out.end(), [&](const Running& r) {
-      return r.pid == row.pid && r.gi == row.gi && r.ci == row.ci;
+      return r.process == row.process && r.gi == row.gi && r.ci == row.ci;
     });
     if (same != out.end())
       same->memory += row.memory;
@@ -51,7 +64,7 @@ std::vector<Running> running(const Call& c, sim::WorkKind kind) {
       out.push_back(row);
   }
   std::sort(out.begin(), out.end(), [](const Running& a, const Running& b) {
-    return a.pid != b.pid ? a.pid < b.pid : a.gi < b.gi;
+    return std::tie(a.pid, a.process, a.gi, a.ci) < std::tie(b.pid, b.process, b.gi, b.ci);
   });
   return out;
 }
@@ -180,10 +193,9 @@ std::vector<Busy> busy_processes(const Call& c) {
       sim::grants(c.state(), c.object.gpu, sim::kNone, sim::kNone);
   for (const Running& row : running(c, WorkKind::kCompute)) {
     Busy busy{row.pid, 0, 0};
-    for (const sim::Grant& grant : grants) {
-      const auto pid = c.world.holder(c.state().works[grant.work].client);
-      if (pid && static_cast<uint32_t>(*pid) == row.pid) busy.sm += (grant.permille + 5) / 10;
-    }
+    for (const sim::Grant& grant : grants)
+      if (process_slot(c.state(), c.state().works[grant.work].client) == row.process)
+        busy.sm += (grant.permille + 5) / 10;
     busy.mem = busy.sm * 4 / 10;
     out.push_back(busy);
   }
@@ -192,8 +204,26 @@ std::vector<Busy> busy_processes(const Call& c) {
 
 uint64_t now_us(const Call& c) { return static_cast<uint64_t>(c.now() / 1000); }
 
-constexpr uint64_t kSamplePeriodUs = 166'667;  // the driver samples six times a second
+using sim::kSamplePeriodUs;
 constexpr uint32_t kSamples = 100;
+
+uint32_t sample_of(const Call& c, uint32_t type, uint64_t sample) {
+  const sim::SampleValues at = sim::sampled(c.state(), c.object.gpu, sample);
+  switch (type) {
+    case 0:
+      return at.power_mw;
+    case 1:
+      return (at.activity_permille + 5) / 10;
+    case 2:
+      return sim::memory_utilisation(at.activity_permille);
+    case 5:
+      return sim::vitals(c.state(), c.object.gpu, c.now()).graphics_mhz;
+    case 6:
+      return sim::vitals(c.state(), c.object.gpu, c.now()).memory_mhz;
+    default:
+      return 0;  // encoder and decoder: no work uses them
+  }
+}
 
 }  // namespace
 
@@ -236,27 +266,6 @@ NVML_API int nvmlDeviceGetSamples(Handle h, uint32_t type, unsigned long long la
     if (value_type == nullptr || count == nullptr || type > 6) return Ret::kInvalidArgument;
     const bool utilisation = type >= 1 && type <= 4;
     if (utilisation && c.gpu().mig_current != 0) return Ret::kNotSupported;
-    const sim::Vitals v = sim::vitals(c.state(), c.object.gpu, c.now());
-    uint32_t value = 0;
-    switch (type) {
-      case 0:
-        value = v.power_mw;
-        break;
-      case 1:
-        value = (sim::activity_permille(c.state(), c.object.gpu) + 5) / 10;
-        break;
-      case 2:
-        value = v.memory_utilisation;
-        break;
-      case 5:
-        value = v.graphics_mhz;
-        break;
-      case 6:
-        value = v.memory_mhz;
-        break;
-      default:
-        break;
-    }
     *value_type = 1;  // unsigned int
     const uint64_t now = now_us(c);
     const uint64_t newest = now - now % kSamplePeriodUs;
@@ -275,7 +284,7 @@ NVML_API int nvmlDeviceGetSamples(Handle h, uint32_t type, unsigned long long la
     for (uint32_t i = 0; i < fresh; ++i) {
       out[i].timestamp = newest - (fresh - 1 - i) * kSamplePeriodUs;
       out[i].value.ull = 0;
-      out[i].value.ui = value;
+      out[i].value.ui = sample_of(c, type, out[i].timestamp / kSamplePeriodUs);
     }
     return Ret::kSuccess;
   });

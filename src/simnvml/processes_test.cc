@@ -1,6 +1,9 @@
 // Process lists of all ABIs: strides, the protocol of sizes, who is seen on which device; and what
 // is counted of processes.
 
+#include <unistd.h>
+
+#include "sim/clients.h"
 #include "sim/life.h"
 #include "simnvml/testing.h"
 
@@ -130,6 +133,46 @@ TEST_F(ProcessesTest, OneRowForAllTheWorkOfAProcess) {
   ASSERT_TRUE(world->write([&](sim::State& state) { return sim::add_work(state, more); }));
   const auto rows = list<ProcessInfoV2>("nvmlDeviceGetComputeRunningProcesses_v3", gpu(), 1);
   EXPECT_EQ(rows[0].memory, 3 * kGiB);
+}
+
+// As a container sees its neighbours' processes: they are there, without a number.
+TEST_F(ProcessesTest, OfAnotherPidNamespaceHaveNumber0AndARowEach) {
+  begin(node_of({kA100}));
+  ASSERT_TRUE(world->write([&](sim::State& state) {
+    for (uint16_t slot = 0; slot < sim::kMaxClients; ++slot) {
+      if (state.clients[slot].used == 0) continue;
+      sim::Work work = work_of(WorkKind::kCompute, 3);  // ours, and we are out of sight in there
+      work.client = slot;
+      (void)sim::add_work(state, work);
+    }
+  }));
+  add_process(0, work_of(WorkKind::kCompute, 1));
+  add_process(0, work_of(WorkKind::kCompute, 2));
+  const int ended = sim::run_walled_in([&] {
+    uint32_t count = 8;
+    ProcessInfoV2 rows[8] = {};
+    if (CALL(nvmlDeviceGetComputeRunningProcesses_v3, gpu(), &count, &rows[0]) != Ret::kSuccess)
+      return 1;
+    if (count != 3) return 2;
+    uint64_t memory = 0;
+    for (uint32_t i = 0; i < count; ++i) {
+      if (rows[i].pid != 0) return 3;
+      memory += rows[i].memory;
+    }
+    if (memory != 6 * kGiB) return 4;
+    ProcessUtilizationSample busy[8] = {};
+    count = 8;
+    if (CALL(nvmlDeviceGetProcessUtilization, gpu(), &busy[0], &count, 0) != Ret::kSuccess)
+      return 5;
+    if (count != 3) return 6;
+    for (uint32_t i = 0; i < count; ++i)
+      if (busy[i].pid != 0 || busy[i].sm != 25) return 7;
+    char name[64] = {};
+    return CALL(nvmlSystemGetProcessName, 0, &name[0], sizeof name) == Ret::kNotFound ? 0 : 8;
+  });
+  EXPECT_EQ(ended, 0);
+  EXPECT_EQ(list<ProcessInfoV2>("nvmlDeviceGetComputeRunningProcesses_v3", gpu(), 3)[2].pid,
+            static_cast<uint32_t>(::getpid()));
 }
 
 TEST_F(ProcessesTest, TheDeadAreNotListed) {
