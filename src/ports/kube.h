@@ -133,8 +133,9 @@ class KubeApi {
   // on_pods() follows.
   virtual void watch_pods() = 0;
 
-  // --- Changes. Each is answered exactly once; answers of one kind come in the order of the calls.
-  // Before the node was first seen, changes of it are answered with kUnavailable.
+  // --- Changes. Each is answered exactly once; answers of one kind come in the order of the calls,
+  // but for those refused at once with kUnavailable: changes of the node before it was first seen,
+  // and what is beyond kMaxChangesUnderWay.
   virtual void apply_labels(NodeLabels labels) = 0;                // on_labels_applied()
   virtual void patch_node(NodePatch patch) = 0;                    // on_node_patched()
   virtual void evict(const ObjectName& pod, std::string uid) = 0;  // on_evicted()
