@@ -95,7 +95,13 @@ void Agent::write_memo() {
   if (ports_.files.write_atomic(options_.memo_path(), text, false)) memo_written_ = text;
 }
 
-void Agent::read_cap_minors() {
+// A hundred kilobytes: read when there is a MIG device to look up in it, and again with another
+// driver.
+void Agent::read_cap_minors(const ports::Inventory& inventory) {
+  const bool mig = std::any_of(inventory.gpus.begin(), inventory.gpus.end(),
+                               [](const ports::Gpu& gpu) { return !gpu.mig_devices.empty(); });
+  if (!mig || caps_of_ == inventory.driver.version) return;
+  caps_of_ = inventory.driver.version;
   const auto text =
       ports_.files.read(options_.root + std::string(kMigMinorsFile), kMaxMigMinorsBytes);
   caps_ = text ? CapMinors::parse(*text) : CapMinors();
@@ -116,7 +122,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     return;
   }
   log_.over("driver");
-  if (!driver_seen_ || driver_text_ != inventory->driver.version) read_cap_minors();
+  read_cap_minors(*inventory);
   driver_seen_ = true;
   driver_text_ = inventory->driver.version;
   Hardware fresh;

@@ -85,7 +85,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void read_ledger();
   void write_ledger();
   void read_memo();
-  void read_cap_minors();
+  void read_cap_minors(const ports::Inventory& inventory);
   void write_memo();
   void tell_of_unhealthy_allocations();
   void judge_config();
@@ -108,7 +108,8 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   std::vector<ports::Gpu>
       known_;  // every GPU that this boot has shown, by index: names those that are silent
   std::string memo_written_;
-  CapMinors caps_;  // of the driver that was seen last
+  CapMinors caps_;
+  std::string caps_of_;  // the driver version that they were read under; empty: not yet
   bool driver_seen_ = false;
   std::string driver_text_ = "not asked yet";
   std::vector<ports::PodDevices> pods_;

@@ -494,6 +494,7 @@ TEST(GpuMemo, ReadsWhatItWrote) {
 
 struct MemoryFiles final : ports::HostFiles {
   std::map<std::string, std::string> files;
+  int writes = 0;
   Result<std::string> read(const std::string& path, size_t) override {
     const auto it = files.find(path);
     if (it == files.end()) return fail(Code::kNotFound, "{}: no such file", path);
@@ -501,6 +502,7 @@ struct MemoryFiles final : ports::HostFiles {
   }
   Status write_atomic(const std::string& path, const std::string& text, bool) override {
     files[path] = text;
+    ++writes;
     return {};
   }
   Result<std::string> boot_id() override { return std::string("b"); }
@@ -534,6 +536,23 @@ TEST_F(KeeperTest, AWrongEditChangesNothing) {
   EXPECT_EQ(keeper.reloads_bad(), 1U);
   EXPECT_FALSE(keeper.look()) << "the same text is judged once";
   EXPECT_EQ(keeper.reloads_bad(), 1U);
+}
+
+// A start waits for no disk when nothing is new.
+TEST_F(KeeperTest, TheLastGoodOneIsWrittenOnceAndOnlyWhenItDiffers) {
+  files.files["/c.yaml"] = "version: v1\n";
+  for (int start = 0; start < 3; ++start) {
+    ConfigKeeper keeper(source, files, log);
+    ASSERT_TRUE(keeper.look());
+    keeper.accept();
+    EXPECT_EQ(files.writes, 1);
+  }
+  files.files["/c.yaml"] = "version: v1 # edited\n";
+  ConfigKeeper keeper(source, files, log);
+  ASSERT_TRUE(keeper.look());
+  keeper.accept();
+  EXPECT_EQ(files.writes, 2);
+  EXPECT_EQ(files.files.at("/last"), "version: v1 # edited\n");
 }
 
 TEST_F(KeeperTest, AStartWithABrokenFileServesTheLastGoodOne) {

@@ -60,6 +60,7 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
                 table.name, request.must_include.size(), request.size);
   std::vector<Group> groups(table.bases.size());
   for (const OfferedDevice& device : table.devices) ++groups[device.base].offered;
+  for (Group& group : groups) group.free.reserve(group.offered);
 
   std::vector<std::string> chosen = request.must_include;
   std::sort(chosen.begin(), chosen.end());
@@ -69,12 +70,13 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
   size_t next =
       0;  // the kubelet sends ids in the order of our list: most are found where the last one ended
   for (const std::string& id : request.available) {
-    while (next < table.devices.size() && table.devices[next].id < id) ++next;
-    const bool here = next < table.devices.size() && table.devices[next].id == id;
+    int order = 1;  // of the id to that of the list's next device
+    while (next < table.devices.size() && (order = id.compare(table.devices[next].id)) > 0) ++next;
+    const bool here = next < table.devices.size() && order == 0;
     const OfferedDevice* device = here ? &table.devices[next] : table.find(id);
     if (device == nullptr)
       return fail(Code::kInvalidConfig, "{}: device {} is not offered", table.name, id);
-    if (std::binary_search(chosen.begin(), chosen.end(), id)) continue;
+    if (!chosen.empty() && std::binary_search(chosen.begin(), chosen.end(), id)) continue;
     groups[device->base].free.push_back({&id, replica_of(id)});
   }
   for (const std::string& id : chosen) ++groups[table.find(id)->base].picked;

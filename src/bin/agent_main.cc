@@ -113,6 +113,9 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
       log_(log),
       files_(setup_.root),
       driver_(setup_.root, loop_, *this) {
+  // Loading the library and the first look take longest: they run while the rest is made, and are
+  // heard when the loop runs.
+  driver_.ask_inventory();
   kubelet::NodeKubelet::Options options;
   options.kubelet_dir = setup_.kubelet_dir;
   options.registration_socket = setup_.registration_socket;

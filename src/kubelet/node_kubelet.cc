@@ -1,5 +1,6 @@
 #include "kubelet/node_kubelet.h"
 
+#include <absl/synchronization/mutex.h>
 #include <fcntl.h>
 #include <grpc/support/log.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@ namespace gpuslice::kubelet {
 
 void quiet_grpc() {
   gpr_set_log_function([](gpr_log_func_args*) {});
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
 
 NodeKubelet::NodeKubelet(Options options, ports::KubeletEvents& events)

@@ -14,8 +14,9 @@
 
 namespace gpuslice::kubelet {
 
-// gRPC writes to stderr what our errors say better. For the whole process; called once, before
-// anything else of this folder.
+// gRPC writes to stderr what our errors say better, and Debian's build of its mutexes looks for
+// deadlocks at every lock: neither. For the whole process; called once, before anything else of
+// this folder.
 void quiet_grpc();
 
 // What the servers of one resource have seen; counted across their lives.
