@@ -1,5 +1,7 @@
 #include "bin/agent_driver.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "base/check.h"
@@ -55,8 +57,21 @@ Result<ports::Inventory> WorkerDriver::read_inventory() {
       inventory.silent.push_back({GpuIndex{i}, std::move(gpu).error()});
     }
   }
+  inventory.topology = topology_of(inventory);
   session_.close();
   return inventory;
+}
+
+ports::Topology WorkerDriver::topology_of(const ports::Inventory& inventory) {
+  std::string key = inventory.driver.version;
+  std::vector<GpuIndex> indices;
+  for (const ports::Gpu& gpu : inventory.gpus) {
+    key += fmt::format(" {} {} {}", gpu.index.value, gpu.uuid, gpu.bus_id);
+    indices.push_back(gpu.index);
+  }
+  if (key != topology_key_) topology_ = session_.topology(indices);
+  topology_key_ = std::move(key);
+  return topology_;
 }
 
 std::shared_ptr<const Samples> WorkerDriver::read_samples() {

@@ -46,13 +46,17 @@ class WorkerDriver final : public ports::Driver {
  private:
   // On the worker.
   Result<ports::Inventory> read_inventory();
+  // Read again when the GPUs are others.
+  ports::Topology topology_of(const ports::Inventory& inventory);
   std::shared_ptr<const Samples> read_samples();
 
   host::EventLoop& loop_;
   ports::DriverEvents& events_;
   bool asked_ = false;
   bool sampling_ = false;
-  nvml::Session session_;  // the worker's
+  nvml::Session session_;  // the worker's, as what follows
+  ports::Topology topology_;
+  std::string topology_key_;  // which GPUs it is of
   host::Worker worker_{"nvml"};
 };
 

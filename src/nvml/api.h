@@ -68,6 +68,15 @@ struct Attributes {
 };
 static_assert(sizeof(Attributes) == 40);
 
+struct FabricInfo {
+  unsigned char cluster[16];
+  Return status;
+  unsigned clique;
+  unsigned char state;
+};
+static_assert(sizeof(FabricInfo) == 28);
+inline constexpr unsigned kFabricCompleted = 3;
+
 struct Placement {
   unsigned start, size;
 };

@@ -114,6 +114,53 @@ EXPORT int nvmlGpuInstanceGetInfo(void* gi, void* out) {
   words[5] = 1;
   return 0;
 }
+EXPORT int nvmlDeviceGetAttributes_v2(void* device, void* out) {
+  if (device != &mig[0]) return 3;
+  unsigned* words = out;
+  for (unsigned i = 0; i < 8; ++i) words[i] = 10 + i;
+  ((unsigned long long*)out)[4] = 5952;
+  return 0;
+}
+EXPORT int nvmlDeviceGetCudaComputeCapability(void* device, int* major, int* minor) {
+  (void)device;
+  *major = 8;
+  *minor = 0;
+  return 0;
+}
+EXPORT int nvmlDeviceGetGpuFabricInfo(void* device, void* out) {
+  if (device == &gpus[1]) return 3;
+  unsigned char* bytes = out;
+  for (unsigned i = 0; i < 16; ++i) bytes[i] = (unsigned char)(16 * i + i);
+  ((unsigned*)out)[4] = 0;
+  ((unsigned*)out)[5] = 7;
+  bytes[24] = 3;
+  return 0;
+}
+// GPU 0: link 0 to GPU 1, link 1 is down, links 2 and 3 to switches. GPU 1: one link, to GPU 0.
+EXPORT int nvmlDeviceGetNvLinkState(void* device, unsigned link, unsigned* out) {
+  if (link >= (device == &gpus[0] ? 4u : 1u)) return 2;
+  *out = link != 1;
+  return 0;
+}
+EXPORT int nvmlDeviceGetNvLinkRemotePciInfo_v2(void* device, unsigned link, void* out) {
+  char* pci = out;
+  memset(pci, 0, 68);
+  strcpy(pci + 36, link >= 2            ? "00000000:C0:00.0"
+                   : device == &gpus[0] ? "00000000:AF:00.0"
+                                        : "00000000:3B:00.0");
+  return 0;
+}
+EXPORT int nvmlDeviceGetNvLinkRemoteDeviceType(void* device, unsigned link, unsigned* out) {
+  (void)device;
+  if (link == 3) return 3;  // an older driver does not tell
+  *out = link == 2 ? 2 : 0;
+  return 0;
+}
+EXPORT int nvmlDeviceGetTopologyCommonAncestor(void* a, void* b, unsigned* out) {
+  if (a != &gpus[0] || b != &gpus[1]) return 999;
+  *out = 30;
+  return 0;
+}
 EXPORT int nvmlDeviceGetPowerUsage(void* device, unsigned* out) {
   if (device != &gpus[0]) return 3;
   *out = 165000;

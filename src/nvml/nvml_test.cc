@@ -72,6 +72,7 @@ TEST_F(SessionTest, ReadsWhatTheDriverTellsAndLeavesTheRestEmpty) {
   install();
   fs::create_directories(root_ + "/sys/bus/pci/devices/0000:3b:00.0");
   std::ofstream(root_ + "/sys/bus/pci/devices/0000:3b:00.0/numa_node") << "1\n";
+  std::ofstream(root_ + "/sys/bus/pci/devices/0000:3b:00.0/class") << "0x030200\n";
   Session session(root_ + "/");
   ASSERT_TRUE(session.open().has_value());
   EXPECT_EQ(*session.driver(), (ports::DriverInfo{"580.65.06", "", 13000}));
@@ -85,6 +86,11 @@ TEST_F(SessionTest, ReadsWhatTheDriverTellsAndLeavesTheRestEmpty) {
   EXPECT_EQ(gpu->bus_id, "00000000:3B:00.0");
   EXPECT_EQ(gpu->numa_node, 1);
   EXPECT_EQ(gpu->memory_total_bytes, 24000u);
+  EXPECT_EQ(gpu->pci_class, 0x030200u);
+  EXPECT_EQ(gpu->cc_major, 8u);
+  EXPECT_EQ(gpu->cc_minor, 0u);
+  EXPECT_EQ(gpu->fabric_clique, "00112233-4455-6677-8899-aabbccddeeff.7");
+  EXPECT_EQ(gpu->vgpu, std::nullopt);
   EXPECT_EQ(gpu->mig, std::nullopt);
   EXPECT_EQ(gpu->memory_used_bytes, 100u);
   EXPECT_EQ(gpu->memory_reserved_bytes, std::nullopt);
@@ -106,6 +112,8 @@ TEST_F(SessionTest, ReadsMigDevicesPastAHole) {
   ASSERT_TRUE(gpu.has_value()) << gpu.error().message;
   EXPECT_EQ(gpu->mig, (ports::MigMode{true, false}));
   EXPECT_EQ(gpu->numa_node, -1);
+  EXPECT_EQ(gpu->pci_class, 0u);
+  EXPECT_EQ(gpu->fabric_clique, "");
   ASSERT_EQ(gpu->mig_devices.size(), 2u);
   const ports::MigDevice& first = gpu->mig_devices[0];
   EXPECT_EQ(first.index, 0u);
@@ -115,10 +123,25 @@ TEST_F(SessionTest, ReadsMigDevicesPastAHole) {
   EXPECT_EQ(first.profile_id.value, 14u);
   EXPECT_EQ(first.placement, (gpu::Placement{2, 1}));
   EXPECT_EQ(first.memory_total_bytes, 6000u);
+  EXPECT_EQ(first.sm, 10u);
+  EXPECT_EQ(first.gi_slices, 16u);
+  EXPECT_EQ(first.ci_slices, 17u);
+  EXPECT_EQ(first.memory_mib, 5952u);
   const ports::MigDevice& second = gpu->mig_devices[1];
   EXPECT_EQ(second.index, 2u);
   EXPECT_EQ(second.profile, "1c.2g.12gb");
   EXPECT_EQ(second.placement, (gpu::Placement{0, 0}));  // no access to its capability
+}
+
+TEST_F(SessionTest, ReadsHowNearGpusAreAndLeavesOutWhatIsNotTold) {
+  install();
+  Session session(root_);
+  ASSERT_TRUE(session.open().has_value());
+  const ports::Topology topology = session.topology({GpuIndex{0}, GpuIndex{1}});
+  EXPECT_EQ(topology.links,
+            (std::vector<ports::GpuLink>{{GpuIndex{0}, GpuIndex{1}, 30, 1},
+                                         {GpuIndex{1}, GpuIndex{0}, std::nullopt, 1}}));
+  EXPECT_EQ(topology.switch_links, (std::map<GpuIndex, uint32_t>{{GpuIndex{0}, 2}}));
 }
 
 TEST_F(SessionTest, ALostGpuIsAnErrorOfItsOwn) {

@@ -1,8 +1,5 @@
 #include "nvml/session.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -17,6 +14,8 @@
 #include "nvml/calls.h"
 #include "nvml/library.h"
 #include "nvml/mig_calls.h"
+#include "nvml/pci_files.h"
+#include "nvml/topology.h"
 
 namespace gpuslice::nvml {
 namespace {
@@ -33,19 +32,16 @@ constexpr int kClockMemory = 2;
 constexpr int kEccUncorrected = 1;
 constexpr int kEccVolatile = 0;
 
-// /sys/bus/pci/devices/<bdf>/numa_node; sysfs writes the domain with four digits and small letters.
-int64_t numa_node_of(const std::string& root, std::string_view bus_id) {
-  if (bus_id.size() < 12) return -1;
-  const std::string path = fmt::format("{}/sys/bus/pci/devices/{}/numa_node", root,
-                                       to_lower(bus_id.substr(bus_id.size() - 12)));
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -1;
-  std::array<char, 32> buffer{};
-  const ssize_t length = ::read(fd, buffer.data(), buffer.size() - 1);
-  ::close(fd);
-  if (length <= 0) return -1;
-  const auto node = parse_u64(trim({buffer.data(), static_cast<size_t>(length)}));
-  return node ? static_cast<int64_t>(*node) : -1;
+// "<cluster UUID>.<clique>" of a GPU whose registration with its fabric is complete.
+std::string clique_of(const api::FabricInfo& info) {
+  const auto& c = info.cluster;
+  if (info.state != api::kFabricCompleted || info.status != api::kSuccess) return "";
+  if (std::all_of(std::begin(c), std::end(c), [](unsigned char byte) { return byte == 0; }))
+    return "";
+  std::string uuid;
+  for (size_t i = 0; i < std::size(c); ++i)
+    uuid += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", c[i]);
+  return fmt::format("{}.{}", uuid, info.clique);
 }
 
 }  // namespace
@@ -109,7 +105,18 @@ class Session::Impl final : public Calls {
     api::PciInfo pci{};
     TRY(must(object, "nvmlDeviceGetPciInfo_v3", device, &pci));
     gpu.bus_id.assign(pci.bus_id, ::strnlen(pci.bus_id, sizeof pci.bus_id));
-    gpu.numa_node = numa_node_of(root_, gpu.bus_id);
+    PciFacts facts = pci_facts(root_, gpu.bus_id);
+    gpu.numa_node = facts.numa_node;
+    gpu.pci_class = facts.device_class;
+    gpu.vgpu = std::move(facts.vgpu);
+    int major = 0;
+    int minor_of_cc = 0;
+    TRY(may(object, "nvmlDeviceGetCudaComputeCapability", device, &major, &minor_of_cc));
+    gpu.cc_major = static_cast<uint32_t>(major);
+    gpu.cc_minor = static_cast<uint32_t>(minor_of_cc);
+    api::FabricInfo fabric{};
+    if (call("nvmlDeviceGetGpuFabricInfo", device, &fabric) == api::kSuccess)
+      gpu.fabric_clique = clique_of(fabric);
     gpu.pci_device_id = pci.pci_device_id;
     gpu.pci_subsystem_id = pci.pci_subsystem_id;
     api::Memory memory{};
@@ -192,6 +199,9 @@ Result<ports::MigDevice> Session::Impl::mig_device(const std::string& gpu_object
   mig.enc = attributes.enc;
   mig.jpeg = attributes.jpeg;
   mig.ofa = attributes.ofa;
+  mig.gi_slices = attributes.gi_slices;
+  mig.ci_slices = attributes.ci_slices;
+  mig.memory_mib = attributes.memory_mb;
   api::Memory memory{};
   TRY(may(object, "nvmlDeviceGetMemoryInfo", device, &memory));
   mig.memory_total_bytes = memory.total;
@@ -280,6 +290,11 @@ Result<uint32_t> Session::gpu_count() {
 Result<ports::Gpu> Session::gpu(GpuIndex index, ports::Detail detail) {
   CHECK(impl_ != nullptr, "NVML is asked before it is opened");
   return impl_->gpu(index, detail);
+}
+
+ports::Topology Session::topology(const std::vector<GpuIndex>& gpus) {
+  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  return read_topology(*impl_, gpus);
 }
 
 // --- MIG

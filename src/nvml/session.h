@@ -10,6 +10,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "nvml/calls.h"
 #include "ports/mig.h"
@@ -34,6 +35,9 @@ class Session final : public ports::Nvml, public ports::Mig {
   [[nodiscard]] Result<ports::DriverInfo> driver() override;
   [[nodiscard]] Result<uint32_t> gpu_count() override;
   [[nodiscard]] Result<ports::Gpu> gpu(GpuIndex index, ports::Detail detail) override;
+
+  // How near these GPUs are to each other; some forty calls for each.
+  [[nodiscard]] ports::Topology topology(const std::vector<GpuIndex>& gpus);
 
   [[nodiscard]] Result<ports::MigMode> mig_mode(const std::string& gpu) override;
   [[nodiscard]] Result<bool> mode_needs_reset(const std::string& gpu) override;

@@ -21,6 +21,7 @@ struct Inventory {
   DriverInfo driver;
   std::vector<Gpu> gpus;          // those that answered, by index
   std::vector<SilentGpu> silent;  // lost ones and such, by index
+  Topology topology;              // of those that answered; read again only when they change
 };
 
 class Driver {

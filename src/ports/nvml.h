@@ -8,6 +8,7 @@
 // verb. Errors name the object, the call and NVML's words. Not thread-safe.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -47,7 +48,10 @@ struct MigDevice {
   uint64_t memory_used_bytes = 0;
   uint64_t bar1_total_bytes = 0;
   uint64_t bar1_used_bytes = 0;
+  // As NVML's attributes tell; 0 where it does not.
   uint32_t sm = 0, ce = 0, dec = 0, enc = 0, jpeg = 0, ofa = 0;
+  uint32_t gi_slices = 0, ci_slices = 0;
+  uint64_t memory_mib = 0;
   friend bool operator==(const MigDevice&, const MigDevice&) = default;
 };
 
@@ -57,16 +61,27 @@ struct MigMode {
   friend bool operator==(const MigMode&, const MigMode&) = default;
 };
 
+// What a GPU that is a virtual one (vGPU) tells of the machine that it is a part of.
+struct VgpuHost {
+  std::string driver_version;  // "580.95.02"
+  std::string driver_branch;   // "r581_36"
+  friend bool operator==(const VgpuHost&, const VgpuHost&) = default;
+};
+
 // One GPU. What the driver does not support on it is empty.
 struct Gpu {
   GpuIndex index;
   GpuMinor minor;
   std::string uuid;
   std::string name;
-  std::string bus_id;             // "00000000:07:00.0"
-  int64_t numa_node = -1;         // -1: none
-  uint32_t pci_device_id = 0;     // device << 16 | vendor
-  uint32_t pci_subsystem_id = 0;  // subsystem << 16 | its vendor
+  std::string bus_id;                   // "00000000:07:00.0"
+  int64_t numa_node = -1;               // -1: none
+  uint32_t pci_device_id = 0;           // device << 16 | vendor
+  uint32_t pci_subsystem_id = 0;        // subsystem << 16 | its vendor
+  uint32_t pci_class = 0;               // sysfs's: 0x030200 is a 3D controller; 0: not known
+  uint32_t cc_major = 0, cc_minor = 0;  // CUDA's compute capability; 0: not told
+  std::string fabric_clique;            // "<cluster UUID>.<clique>" of a GPU that joined a fabric
+  std::optional<VgpuHost> vgpu;         // it is a virtual GPU
   uint64_t memory_total_bytes = 0;
   std::optional<MigMode> mig;  // empty: no MIG on this board
   std::vector<MigDevice> mig_devices;
@@ -84,6 +99,21 @@ struct Gpu {
   std::optional<uint32_t> pcie_generation, pcie_width;
   std::string serial, vbios;
   std::vector<Process> processes;
+};
+
+// How near two GPUs are, seen from one of them.
+struct GpuLink {
+  GpuIndex from, to;
+  // NVML's level of the nearest common ancestor: 0 same board, 10 one PCIe switch, 20 several,
+  // 30 one host bridge, 40 one NUMA node, 50 across the system. Nothing: not told.
+  std::optional<uint32_t> ancestor;
+  uint32_t nvlinks = 0;  // active ones that lead there, without a switch between
+  friend bool operator==(const GpuLink&, const GpuLink&) = default;
+};
+struct Topology {
+  std::vector<GpuLink> links;                 // by from and to; a pair may be missing
+  std::map<GpuIndex, uint32_t> switch_links;  // active NVLinks of a GPU that end at an NVSwitch
+  friend bool operator==(const Topology&, const Topology&) = default;
 };
 
 enum class Detail : uint8_t { kInventory, kAll };

@@ -56,6 +56,14 @@ ports::MigDevice mig_device(const State& state, uint32_t gpu, uint32_t index, Mi
   out.placement = placement_of(gi.start, gi.size);
   out.memory_total_bytes = profile.memory_mib * kMiB;
   out.sm = gpu::ci_multiprocessors(board_of(state, gpu), profile, gi.cis[at.ci].size);
+  out.ce = profile.ce;
+  out.dec = profile.dec;
+  out.enc = profile.enc;
+  out.jpeg = profile.jpeg;
+  out.ofa = profile.ofa;
+  out.gi_slices = profile.slices;
+  out.ci_slices = gi.cis[at.ci].size;
+  out.memory_mib = profile.memory_mib;
   return out;
 }
 
@@ -131,6 +139,9 @@ Result<ports::Gpu> WorldNvml::gpu(GpuIndex index, ports::Detail detail) {
     out.numa_node = gpu.numa_node;
     out.pci_device_id = board.pci_device_id;
     out.pci_subsystem_id = board.pci_subsystem_id;
+    out.pci_class = board.pci_class;
+    out.cc_major = board.cc_major;
+    out.cc_minor = board.cc_minor;
     out.memory_total_bytes = board.memory_total_mib * kMiB;
     if (board.mig()) out.mig = ports::MigMode{gpu.mig_current != 0, gpu.mig_pending != 0};
     const MigDevices devices = mig_devices(*state, index.value);
