@@ -13,7 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto lines = static_cast<uint32_t>(std::count(text.begin(), text.end(), '\n')) + 1;
   const MigPartedFile file = read_mig_parted(text);
   for (const Problem& problem : file.problems.all())
-    if (problem.message.empty() || problem.place.line > lines + 1) std::abort();
+    if (problem.message.empty() || problem.text("f").empty() || problem.place.line > lines + 1)
+      std::abort();
   if (!file.problems.has_errors()) {
     if (file.config.labels.empty()) std::abort();
     for (const auto& [name, label] : file.config.labels)
@@ -25,6 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const HooksFile hooks = read_hooks(text);
   for (const Problem& problem : hooks.problems.all())
-    if (problem.message.empty() || problem.place.line > lines + 1) std::abort();
+    if (problem.message.empty() || problem.text("f").empty() || problem.place.line > lines + 1)
+      std::abort();
   return 0;
 }
