@@ -12,8 +12,10 @@
 #include "bin/agent_flags.h"
 #include "bin/agent_setup.h"
 #include "bin/mig_main.h"
+#include "bin/mig_node.h"
 #include "cli/list.h"
 #include "cli/smi.h"
+#include "cli/smi_mig.h"
 #include "config/document.h"
 #include "host/node_host.h"
 #include "nvml/session.h"
@@ -84,6 +86,46 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
   return rows;
 }
 
+// What changes MIG, or shows it as `nvidia-smi mig` does.
+Result<int> smi_mig(const std::vector<std::string>& args, const std::string& root,
+                    const std::string& run_dir) {
+  TRY_ASSIGN(const cli::SmiMigRequest request, cli::parse_smi_mig(args));
+  if (request.what == cli::SmiMigRequest::What::kHelp) return print(cli::smi_help());
+  MigPlaces places;
+  places.root = fs::absolute(root).string();
+  places.run_dir = run_dir;
+  MigNode node(places);
+  TRY(node.open());
+  cli::NodeView view;
+  view.gpus = node.gpus();
+  for (const MigNode::Silent& silent : node.silent())
+    view.silent.push_back({silent.index, silent.error});
+  nvml::NodeReset reset(places.root);
+  host::FileLocks locks;
+  const auto say = [](std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  const auto hint = [](std::string_view text) { fmt::print(stderr, "{}\n", text); };
+  return cli::run_smi_mig(
+      request, view,
+      {node.session(), node.session(), reset, locks, node.options().lock_folder, say, hint});
+}
+
+Result<int> try_smi(const std::vector<std::string>& all) {
+  std::vector<std::string> args = all;
+  TRY_ASSIGN(std::string root, take_option(args, "--root", root_of_program()));
+  TRY_ASSIGN(const std::string run_dir, take_option(args, "--run-dir", ""));
+  if (root.empty()) root = "/";
+  if (cli::is_smi_mig(args)) return smi_mig(args, root, run_dir);
+  TRY_ASSIGN(const cli::SmiRequest request, cli::parse_smi(args));
+  if (request.what == cli::SmiRequest::What::kHelp) return print(cli::smi_help());
+  nvml::Session session(root);
+  TRY_ASSIGN(const cli::NodeView node, cli::read_node(session, ports::Detail::kAll));
+  TRY_ASSIGN(const std::string text, cli::smi(request, node));
+  return print(text);
+}
+
 }  // namespace
 
 bool started_as_smi(const char* argv0) { return fs::path(argv0).filename() == "nvidia-smi"; }
@@ -124,14 +166,11 @@ Result<int> run_list(const std::vector<std::string>& all, char** environment) {
 }
 
 Result<int> run_smi(const std::vector<std::string>& all) {
-  std::vector<std::string> args = all;
-  TRY_ASSIGN(std::string root, take_option(args, "--root", root_of_program()));
-  TRY_ASSIGN(const cli::SmiRequest request, cli::parse_smi(args));
-  if (request.what == cli::SmiRequest::What::kHelp) return print(cli::smi_help());
-  nvml::Session session(root.empty() ? "/" : root);
-  TRY_ASSIGN(const cli::NodeView node, cli::read_node(session, ports::Detail::kAll));
-  TRY_ASSIGN(const std::string text, cli::smi(request, node));
-  return print(text);
+  auto code = try_smi(all);
+  if (code) return code;
+  // By the tool's exit codes, not by those of the other verbs.
+  fmt::print(stderr, "{}\n", code.error().text());
+  return cli::smi_exit_code(code.error());
 }
 
 }  // namespace gpuslice::bin

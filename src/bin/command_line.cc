@@ -34,7 +34,8 @@ usage: gpuslice VERB [FLAGS]
                         the layout as a file, and back
   list gpus|devices|profiles|placements|layouts|instances
                         what is there, and what the kubelet is offered
-  smi                   nvidia-smi's habits: -L, --query-gpu=…, the table
+  smi                   nvidia-smi's habits: -L, --query-gpu=…, the table, mig -lgip|-cgi|…, -mig 0|1,
+                        --gpu-reset (gpuslice smi --help)
   version               what this is
 
 Exit codes: 0 done · 1 internal error · 2 usage · 3 configuration invalid · 4 impossible on this hardware ·

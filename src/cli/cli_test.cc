@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/text.h"
 #include "cli/list.h"
 #include "cli/node_view.h"
 #include "cli/smi.h"
@@ -183,15 +185,15 @@ TEST(Smi, Table) {
 |                                         |                        |               MIG M. |
 |=========================================+========================+======================|
 |   0  NVIDIA A100-SXM4-40GB           On |   00000000:07:00.0 Off |                    0 |
-| N/A   34C    P0             56W /   400W |   1050MiB /   40960MiB |     N/A      Default |
+| N/A   34C    P0             56W /  400W |    1050MiB /  40960MiB |     N/A      Default |
 |                                         |                        |              Enabled |
 +-----------------------------------------+------------------------+----------------------+
 |   1  NVIDIA L40S                    Off |   00000000:0F:00.0 Off |                    2 |
-| 78%   61C    P0            313W /   350W |   2600MiB /   46068MiB |     97%   E. Process |
+| 78%   61C    P0            313W /  350W |    2600MiB /  46068MiB |     97%   E. Process |
 |                                         |                        |                  N/A |
 +-----------------------------------------+------------------------+----------------------+
 |   2  NVIDIA A30 with a name to...   N/A |   00000000:47:00.0 N/A |                  N/A |
-| N/A   N/A   N/A             N/A /    N/A |       N/A /   24576MiB |     N/A          N/A |
+| N/A   N/A   N/A             N/A /   N/A |        N/A /  24576MiB |     N/A          N/A |
 |                                         |                        |            Disabled* |
 +-----------------------------------------+------------------------+----------------------+
 | GPU 3: nvmlDeviceGetHandleByIndex: GPU is lost                                          |
@@ -204,11 +206,11 @@ TEST(Smi, Table) {
 |      ID  ID  Dev |                Shared BAR1-Usage | SM     Unc| CE ENC  DEC  OFA  JPG |
 |                  |                                  |        ECC|                       |
 |==================+==================================+===========+=======================|
-|  0    2   0   0  |            13MiB /  19968MiB    | 42      0 |  1   0    0    0    0 |
-|                  |             0MiB /   8191MiB    |           |                       |
+|  0    2   0   0  |             13MiB /  19968MiB    | 42      0 |  1   0    0    0    0 |
+|                  |              0MiB /   8191MiB    |           |                       |
 +------------------+----------------------------------+-----------+-----------------------+
-|  0    9   0   1  |            13MiB /   4864MiB    | 14      0 |  1   0    1    0    0 |
-|                  |             0MiB /   8191MiB    |           |                       |
+|  0    9   0   1  |             13MiB /   4864MiB    | 14      0 |  1   0    1    0    0 |
+|                  |              0MiB /   8191MiB    |           |                       |
 +------------------+----------------------------------+-----------+-----------------------+
 
 +-----------------------------------------------------------------------------------------+
@@ -216,10 +218,10 @@ TEST(Smi, Table) {
 |  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
 |        ID   ID                                                               Usage      |
 |=========================================================================================|
-|    0     2    0             4242      C   python3                                1024MiB |
-|    1   N/A  N/A               77      C   ...ng/path/to/some/training/program    2048MiB |
-|    1   N/A  N/A               78      G   Xorg                                     40MiB |
-|    1   N/A  N/A                0      M                                              N/A |
+|    0     2    0            4242      C   python3                                1024MiB |
+|    1   N/A  N/A              77      C   ...ng/path/to/some/training/program    2048MiB |
+|    1   N/A  N/A              78      G   Xorg                                     40MiB |
+|    1   N/A  N/A               0      M                                              N/A |
 +-----------------------------------------------------------------------------------------+
 )");
 }
@@ -239,7 +241,7 @@ TEST(Smi, TableWithMigOnAndNoDevices) {
 |                                         |                        |               MIG M. |
 |=========================================+========================+======================|
 |   0  NVIDIA A100-SXM4-40GB           On |   00000000:07:00.0 Off |                    0 |
-| N/A   34C    P0             56W /   400W |   1050MiB /   40960MiB |     N/A      Default |
+| N/A   34C    P0             56W /  400W |    1050MiB /  40960MiB |     N/A      Default |
 |                                         |                        |              Enabled |
 +-----------------------------------------+------------------------+----------------------+
 
@@ -281,6 +283,43 @@ TEST(Smi, TableOfNothing) {
 |  No running processes found                                                             |
 +-----------------------------------------------------------------------------------------+
 )");
+}
+
+// Displayed columns of one line: every character but the bytes that continue one.
+size_t columns_of(std::string_view line) {
+  return static_cast<size_t>(std::count_if(
+      line.begin(), line.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+}
+
+TEST(Smi, EveryLineOfTheTableIsAsWideAsItsRules) {
+  NodeView view = node();
+  // The longest values that there are.
+  ports::Gpu& gpu = view.gpus[1];
+  gpu.index = GpuIndex{31};
+  gpu.name = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition";
+  gpu.fan_percent = 100;
+  gpu.temperature_c = 104;
+  gpu.performance_state = 15;
+  gpu.power_mw = 1'399'000;
+  gpu.power_limit_mw = 1'400'000;
+  gpu.memory_total_bytes = 288'000 * kMib;
+  gpu.memory_used_bytes = 287'999 * kMib;
+  gpu.utilisation_percent = 100;
+  gpu.ecc_uncorrected = 18'446'744'073'709'551'615U;
+  gpu.processes[0].pid = 4'194'304;
+  gpu.processes[0].memory_bytes = 287'999 * kMib;
+  ports::MigDevice& mig = view.gpus[0].mig_devices[0];
+  mig.gi = GiId{14};
+  mig.ci = CiId{7};
+  mig.sm = 148;
+  mig.memory_total_bytes = mig.memory_used_bytes = mig.bar1_total_bytes = 180'000 * kMib;
+  mig.ce = mig.dec = mig.jpeg = 16;
+  const std::string table = smi_of({}, view);
+  for (const std::string_view line : split(table, '\n')) {
+    if (!line.empty()) {
+      EXPECT_EQ(columns_of(line), 91U) << line;
+    }
+  }
 }
 
 TEST(Smi, QueryGpu) {

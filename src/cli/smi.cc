@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/text.h"
+#include "cli/smi_mig.h"
 #include "cli/smi_table.h"
 
 namespace gpuslice::cli {
@@ -188,20 +189,6 @@ std::string header_of(std::string_view name, std::string_view unit, bool units) 
   return unit.empty() || !units ? std::string(name) : fmt::format("{} [{}]", name, unit);
 }
 
-bool chosen(const SmiRequest& request, const Gpu& gpu) {
-  if (request.gpus.empty()) return true;
-  return std::any_of(request.gpus.begin(), request.gpus.end(), [&](const std::string& g) {
-    return g == std::to_string(gpu.index.value) || g == gpu.uuid ||
-           to_lower(g) == to_lower(gpu.bus_id);
-  });
-}
-
-// A GPU that does not answer tells no more than its index.
-bool chosen(const SmiRequest& request, const SilentGpu& gpu) {
-  return request.gpus.empty() || std::find(request.gpus.begin(), request.gpus.end(),
-                                           std::to_string(gpu.index)) != request.gpus.end();
-}
-
 std::string query_gpu(const SmiRequest& request, const NodeView& node) {
   std::string out;
   const auto line = [&](auto&& cell) {
@@ -213,7 +200,7 @@ std::string query_gpu(const SmiRequest& request, const NodeView& node) {
   if (request.header)
     line([&](const GpuField& f) { return header_of(f.name, f.unit, request.units); });
   for (const Gpu& gpu : node.gpus)
-    if (chosen(request, gpu))
+    if (smi_chosen(request.gpus, gpu))
       line([&](const GpuField& f) { return with_unit(f.value(node, gpu), f.unit, request.units); });
   return out;
 }
@@ -229,7 +216,7 @@ std::string query_apps(const SmiRequest& request, const NodeView& node) {
   if (request.header)
     line([&](const AppField& f) { return header_of(f.header, f.unit, request.units); });
   for (const Gpu& gpu : node.gpus) {
-    if (!chosen(request, gpu)) continue;
+    if (!smi_chosen(request.gpus, gpu)) continue;
     for (const ports::Process& process : gpu.processes)
       if (process.kind != ports::Process::Kind::kGraphics)
         line([&](const AppField& f) {
@@ -243,14 +230,14 @@ std::string query_apps(const SmiRequest& request, const NodeView& node) {
 std::string list(const SmiRequest& request, const NodeView& node) {
   std::string out;
   for (const Gpu& gpu : node.gpus) {
-    if (!chosen(request, gpu)) continue;
+    if (!smi_chosen(request.gpus, gpu)) continue;
     out += fmt::format("GPU {}: {} (UUID: {})\n", gpu.index.value, gpu.name, gpu.uuid);
     for (const ports::MigDevice& mig : gpu.mig_devices)
       out +=
           fmt::format("  MIG {:<11} Device {:>2}: (UUID: {})\n", mig.profile, mig.index, mig.uuid);
   }
   for (const SilentGpu& gpu : node.silent)
-    if (chosen(request, gpu))
+    if (smi_chosen(request.gpus, gpu))
       out += fmt::format("Unable to determine the device handle for gpu {}: {}\n", gpu.index,
                          gpu.error.message);
   return out;
@@ -281,9 +268,9 @@ Status parse_csv(const std::string& value, SmiRequest& request, bool& csv) {
   return {};
 }
 
-constexpr auto kOptions =
-    std::to_array<std::string_view>({"-L", "--list-gpus", "-i", "--id", "--query-gpu",
-                                     "--query-compute-apps", "--format", "-h", "--help"});
+constexpr auto kOptions = std::to_array<std::string_view>(
+    {"-L", "--list-gpus", "-i", "--id", "--query-gpu", "--query-compute-apps", "--format", "-h",
+     "--help", "mig", "-mig", "--multi-instance-gpu", "-r", "--gpu-reset"});
 
 }  // namespace
 
@@ -293,6 +280,18 @@ std::string smi_help() {
          "  smi -L                                GPUs and MIG devices with their UUIDs\n"
          "  smi --query-gpu=FIELD,… --format=csv[,noheader][,nounits]\n"
          "  smi --query-compute-apps=FIELD,… --format=csv[,noheader][,nounits]\n"
+         "  smi mig -lgip | -lgipp                GPU instance profiles, and where each may lie\n"
+         "  smi mig -lgi | -lci                   GPU instances, compute instances\n"
+         "  smi mig -lcip | -lcipp                compute instance profiles, and where each may "
+         "lie\n"
+         "  smi mig -cgi PROFILE[:START],… [-C]   makes GPU instances: 19, 1g.5gb, 9:4; -C: with "
+         "a\n"
+         "                                        compute instance in each\n"
+         "  smi mig -cci [PROFILE[:START],…]      makes compute instances\n"
+         "  smi mig -dci | -dgi                   destroys them\n"
+         "    -gi ID[,ID…]  -ci ID[,ID…]          of these instances only\n"
+         "  smi -mig 0|1                          MIG off or on\n"
+         "  smi -r | --gpu-reset                  resets GPUs\n"
          "  -i ID[,ID…]                           of these GPUs only: index, UUID or bus id\n";
 }
 
@@ -336,8 +335,8 @@ Result<SmiRequest> parse_smi(std::span<const std::string> args) {
 
 Result<std::string> smi(const SmiRequest& request, const NodeView& node) {
   for (const std::string& wanted : request.gpus) {
-    const SmiRequest one{SmiRequest::What::kTable, {}, true, true, {wanted}};
-    const auto is_it = [&](const auto& gpu) { return chosen(one, gpu); };
+    const std::vector<std::string> one = {wanted};
+    const auto is_it = [&](const auto& gpu) { return smi_chosen(one, gpu); };
     if (std::none_of(node.gpus.begin(), node.gpus.end(), is_it) &&
         std::none_of(node.silent.begin(), node.silent.end(), is_it))
       return fail(Code::kNotFound, "No devices were found: there is no GPU {}",
@@ -356,8 +355,8 @@ Result<std::string> smi(const SmiRequest& request, const NodeView& node) {
       break;
   }
   NodeView shown = node;
-  std::erase_if(shown.gpus, [&](const Gpu& g) { return !chosen(request, g); });
-  std::erase_if(shown.silent, [&](const SilentGpu& g) { return !chosen(request, g); });
+  std::erase_if(shown.gpus, [&](const Gpu& g) { return !smi_chosen(request.gpus, g); });
+  std::erase_if(shown.silent, [&](const SilentGpu& g) { return !smi_chosen(request.gpus, g); });
   return smi_table(shown);
 }
 

@@ -82,9 +82,9 @@ std::string gpu_rows(const Gpu& gpu) {
   return columns(
              fmt::format(" {:>3}  {:<28} {:>5} ", gpu.index.value, cut(gpu.name, 28), persistence),
              fmt::format(" {:>18} {:>3} ", gpu.bus_id, display), fmt::format(" {:>20} ", ecc)) +
-         columns(fmt::format(" {:>3}  {:>4}   {:>3}  {:>14} / {:>6} ", fan, temperature, state,
-                             draw, limit),
-                 fmt::format(" {:>9} / {:>10} ", used, total),
+         columns(fmt::format("{:>4}  {:>4}   {:>3}  {:>14} / {:>5} ", fan, temperature, state, draw,
+                             limit),
+                 fmt::format(" {:>10} / {:>9} ", used, total),
                  fmt::format(" {:>7} {:>12} ", busy, compute_mode(gpu.compute_mode))) +
          columns("", "", fmt::format(" {:>20} ", mig));
 }
@@ -93,13 +93,13 @@ std::string mig_rows(const Gpu& gpu) {
   std::string out;
   for (const ports::MigDevice& m : gpu.mig_devices) {
     out += fmt::format(
-        "|{:>3}  {:>3}  {:>2} {:>3}  |{:>14}MiB / {:>6}MiB    |{:>3}    {:>3} |{:>3}  {:>2}  {:>3} "
+        "|{:>3}  {:>3}  {:>2} {:>3}  |{:>15}MiB / {:>6}MiB    |{:>3}    {:>3} |{:>3}  {:>2}  {:>3} "
         " {:>3}  {:>3} |\n",
         gpu.index.value, m.gi.value, m.ci.value, m.index, m.memory_used_bytes >> 20,
         m.memory_total_bytes >> 20, m.sm,
         gpu.ecc_uncorrected ? std::to_string(*gpu.ecc_uncorrected) : "N/A", m.ce, m.enc, m.dec,
         m.ofa, m.jpeg);
-    out += fmt::format("|{:<18}|{:>14}MiB / {:>6}MiB    |{:<11}|{:<23}|\n", "",
+    out += fmt::format("|{:<18}|{:>15}MiB / {:>6}MiB    |{:<11}|{:<23}|\n", "",
                        m.bar1_used_bytes >> 20, m.bar1_total_bytes >> 20, "", "");
     out += fmt::format("+{}+{}+{}+{}+\n", std::string(18, '-'), std::string(34, '-'),
                        std::string(11, '-'), std::string(23, '-'));
@@ -152,7 +152,7 @@ std::string process_box(const NodeView& node) {
       const std::string ci = p.ci ? std::to_string(p.ci->value) : "N/A";
       const std::string memory =
           p.memory_bytes ? fmt::format("{}MiB", *p.memory_bytes >> 20) : "N/A";
-      rows += row(fmt::format("{:>4}  {:>4} {:>4}  {:>15}   {:>4}   {:<35} {:>10}", gpu.index.value,
+      rows += row(fmt::format("{:>4}  {:>4} {:>4}  {:>14}   {:>4}   {:<35} {:>10}", gpu.index.value,
                               gi, ci, p.pid, type_of(p.kind), cut_front(p.name, 35), memory));
     }
   }
