@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -9,7 +10,7 @@
 namespace gpuslice::bin {
 namespace {
 
-// The answers under way are two at most, and the loop's queue holds thousands.
+// The answers under way are three at most, and the loop's queue holds thousands.
 void post(host::EventLoop& loop, std::function<void()> work) {
   CHECK(loop.post(std::move(work)), "the event loop has no room for an answer of the driver");
 }
@@ -24,10 +25,19 @@ WorkerDriver::~WorkerDriver() = default;
 void WorkerDriver::ask_inventory() {
   if (asked_) return;
   asked_ = worker_.post([this] {
-    post(loop_, [this, inventory = read_inventory()]() mutable {
+    Result<ports::Inventory> inventory = read_inventory();
+    // How near the GPUs are is some forty calls for each: nothing waits for it, it follows.
+    std::optional<ports::Inventory> with_topology;
+    if (inventory && topology_of_ != key_of(*inventory)) with_topology = *inventory;
+    post(loop_, [this, inventory = std::move(inventory)]() mutable {
       asked_ = false;
       events_.on_inventory(std::move(inventory));
     });
+    if (with_topology && read_topology(*with_topology)) {
+      post(loop_, [this, inventory = std::move(*with_topology)]() mutable {
+        events_.on_inventory(std::move(inventory));
+      });
+    }
   });
 }
 
@@ -57,21 +67,27 @@ Result<ports::Inventory> WorkerDriver::read_inventory() {
       inventory.silent.push_back({GpuIndex{i}, std::move(gpu).error()});
     }
   }
-  inventory.topology = topology_of(inventory);
   session_.close();
+  if (topology_of_ == key_of(inventory)) inventory.topology = topology_;
   return inventory;
 }
 
-ports::Topology WorkerDriver::topology_of(const ports::Inventory& inventory) {
+std::string WorkerDriver::key_of(const ports::Inventory& inventory) {
   std::string key = inventory.driver.version;
-  std::vector<GpuIndex> indices;
-  for (const ports::Gpu& gpu : inventory.gpus) {
+  for (const ports::Gpu& gpu : inventory.gpus)
     key += fmt::format(" {} {} {}", gpu.index.value, gpu.uuid, gpu.bus_id);
-    indices.push_back(gpu.index);
-  }
-  if (key != topology_key_) topology_ = session_.topology(indices);
-  topology_key_ = std::move(key);
-  return topology_;
+  return key;
+}
+
+bool WorkerDriver::read_topology(ports::Inventory& inventory) {
+  std::vector<GpuIndex> indices;
+  for (const ports::Gpu& gpu : inventory.gpus) indices.push_back(gpu.index);
+  if (!session_.open()) return false;
+  topology_ = session_.topology(indices);
+  session_.close();
+  topology_of_ = key_of(inventory);
+  inventory.topology = topology_;
+  return true;
 }
 
 std::shared_ptr<const Samples> WorkerDriver::read_samples() {

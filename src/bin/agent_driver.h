@@ -46,8 +46,10 @@ class WorkerDriver final : public ports::Driver {
  private:
   // On the worker.
   Result<ports::Inventory> read_inventory();
-  // Read again when the GPUs are others.
-  ports::Topology topology_of(const ports::Inventory& inventory);
+  // Which GPUs they are: the topology is read again when they are others.
+  static std::string key_of(const ports::Inventory& inventory);
+  // False: the driver went away meanwhile.
+  bool read_topology(ports::Inventory& inventory);
   std::shared_ptr<const Samples> read_samples();
 
   host::EventLoop& loop_;
@@ -56,7 +58,7 @@ class WorkerDriver final : public ports::Driver {
   bool sampling_ = false;
   nvml::Session session_;  // the worker's, as what follows
   ports::Topology topology_;
-  std::string topology_key_;  // which GPUs it is of
+  std::string topology_of_;  // key_of() of the GPUs that it was read of
   host::Worker worker_{"nvml"};
 };
 
