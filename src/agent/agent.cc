@@ -27,6 +27,10 @@ Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
       log_(log),
       desk_([this] { return ports_.clock.now(); }, options_.seed),
       config_(options_.config, ports_.files, log_),
+      labels_(
+          options_.labels, ports_.files, log_,
+          std::chrono::duration_cast<std::chrono::seconds>(ports_.clock.wall().time_since_epoch())
+              .count()),
       status_(std::make_shared<AgentStatus>()) {}
 
 Agent::~Agent() {
@@ -125,6 +129,8 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   read_cap_minors(*inventory);
   driver_seen_ = true;
   driver_text_ = inventory->driver.version;
+  driver_ = inventory->driver;
+  labels_dirty_ = true;
   Hardware fresh;
   fresh.gpus = std::move(inventory->gpus);
   for (const ports::SilentGpu& silent : inventory->silent) {
@@ -212,6 +218,7 @@ MonotonicTime Agent::reconcile() {
     tables_dirty_ = true;
   }
   if (tables_dirty_) make_tables(now);
+  look_at_labels();
   MonotonicTime next = step_registrations(now);
   if (!pods_heard_) next = std::min(next, pods_heard_by_);
   next = std::min(next, ask_what_is_due(now));
@@ -236,6 +243,7 @@ void Agent::judge_config() {
   // Does it hold on this node? Before the first sight of the hardware nothing can be said against
   // it.
   const auto table = make_device_table(hardware_, *config_.candidate(), desk_.held());
+  if (table) labels_dirty_ = true;
   if (table)
     config_.accept();
   else
@@ -302,6 +310,12 @@ void Agent::make_tables(MonotonicTime now) {
   }
   for (auto& [name, registration] : registrations_)
     if (!tables_.resources.contains(name)) registration->leave(now);
+}
+
+void Agent::look_at_labels() {
+  if (!labels_dirty_ || !config_.in_force() || !driver_seen_) return;
+  labels_dirty_ = false;
+  labels_.look(driver_, hardware_, *config_.in_force());
 }
 
 MonotonicTime Agent::step_registrations(MonotonicTime now) {

@@ -17,6 +17,7 @@
 
 #include "agent/allocation.h"
 #include "agent/config_keeper.h"
+#include "agent/label_keeper.h"
 #include "agent/registration.h"
 #include "agent/status.h"
 #include "base/log.h"
@@ -28,6 +29,7 @@ namespace gpuslice::agent {
 
 struct AgentOptions {
   ConfigSource config;
+  LabelOptions labels;
   std::string root;         // goes before the driver's paths (/proc/driver, /dev); "" for "/"
   uint64_t seed = 0;        // of names that only have to differ
   std::string ledger_path;  // on a file system that a reboot empties (/run); "" for none
@@ -74,6 +76,8 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void on_registered(const std::string& resource, Status status) override;
   void on_pods(Result<std::vector<ports::PodDevices>> pods) override;
   void on_kubelet_folder_changed() override;
+  // What became of LabelOptions::apply.
+  void on_labels_applied(const Status& status) { labels_.applied(status); }
 
   // Returns the time at which it wants to be called again even if nothing happens.
   [[nodiscard]] MonotonicTime reconcile();
@@ -90,6 +94,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void tell_of_unhealthy_allocations();
   void judge_config();
   void make_tables(MonotonicTime now);
+  void look_at_labels();
   [[nodiscard]] AnswerRules answer_rules(const config::Effective& config) const;
   void warn(const std::vector<std::string>& warnings);
   [[nodiscard]] MonotonicTime step_registrations(MonotonicTime now);
@@ -102,6 +107,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   Log& log_;
   AllocationDesk desk_;
   ConfigKeeper config_;
+  LabelKeeper labels_;
 
   // Observed.
   Hardware hardware_;
@@ -111,12 +117,14 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   CapMinors caps_;
   std::string caps_of_;  // the driver version that they were read under; empty: not yet
   bool driver_seen_ = false;
+  ports::DriverInfo driver_;  // as it answered last
   std::string driver_text_ = "not asked yet";
   std::vector<ports::PodDevices> pods_;
 
   // Wanted.
   bool look_at_config_ = true;
   bool tables_dirty_ = true;
+  bool labels_dirty_ = false;  // the hardware was looked at, or the configuration is another one
   DeviceTable tables_;
   std::vector<std::string> warned_;
   std::map<std::string, std::unique_ptr<Registration>> registrations_;
