@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 build=build/coverage
 cmake --preset fuzz -B "$build" -DCMAKE_CXX_FLAGS="-fprofile-instr-generate -fcoverage-mapping" >/dev/null
 status=0
+while read -r target _; do
+  grep -q "^$target " tools/coverage.txt || { echo "FAIL  $target has no line in tools/coverage.txt"; status=1; }
+done <"$build/fuzzers.txt"
 while read -r target least sources; do
   case $target in "" | \#*) continue ;; esac
   [ $# -eq 0 ] || [[ " $* " == *" $target "* ]] || continue

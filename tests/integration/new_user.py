@@ -55,7 +55,7 @@ class NewUser(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.tmp, True)
 
     def walk(self, *options, before=(), here=HERE, bin_dir=None):
-        return subprocess.Popen([*before, sys.executable if not before else "python3", here / "walk.py", "--bin", bin_dir or BIN, *options],
+        return subprocess.Popen([*before, "env", "--block-signal=INT", sys.executable if not before else "python3", here / "walk.py", "--bin", bin_dir or BIN, *options],
                                 env=dict(os.environ, TMPDIR=str(self.tmp)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                 start_new_session=True)
 

@@ -13,6 +13,7 @@ import signal
 END_EARLY = "ended before the walk was over"
 # Before anything stands there is nothing to clean up, and nobody wants to read a traceback of half an import.
 signal.signal(signal.SIGINT, lambda *_: (os.write(1, f"\n{END_EARLY}\n".encode()), os._exit(130)))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # ./dev blocks it while Python itself starts
 
 import argparse  # noqa: E402
 import pathlib  # noqa: E402
