@@ -24,6 +24,7 @@ struct AgentCommand {
   std::string log_level = "info";
   std::string log_form = "text";
   std::vector<std::string> roles;
+  std::string labels_to;  // node, nfd-file, stdout; "" for nowhere
   std::vector<std::string> cdi_extra_mounts;
   bool no_kube = false;
   std::map<std::string, std::string> kube;      // flags about the API server: "node-name"

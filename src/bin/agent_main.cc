@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -103,6 +104,11 @@ agent::AgentOptions agent_options(const AgentSetup& setup) {
   options.ledger_path = setup.ledger_path;
   options.root = setup.root == "/" ? "" : setup.root;
   options.seed = std::random_device()();
+  options.labels.to = setup.labels_to;
+  options.labels.print = [](const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
   return options;
 }
 

@@ -89,6 +89,19 @@ Status check_roles(const AgentCommand& command) {
               "--roles out or write --roles plugin,metrics");
 }
 
+Result<agent::LabelsTo> labels_to(const AgentCommand& command) {
+  const auto& roles = command.roles;
+  if (!roles.empty() && std::find(roles.begin(), roles.end(), "labels") == roles.end())
+    return agent::LabelsTo::kNowhere;
+  if (command.labels_to == "nfd-file") return agent::LabelsTo::kNfdFile;
+  if (command.labels_to == "stdout") return agent::LabelsTo::kStdout;
+  if (command.labels_to == "node")
+    return fail(Code::kUsage,
+                "agent: --labels-to node: this version does not write to the API server yet; write "
+                "--labels-to nfd-file and let Node Feature Discovery set them");
+  return agent::LabelsTo::kNowhere;
+}
+
 }  // namespace
 
 Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
@@ -117,6 +130,7 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
     setup.kubelet_dir.pop_back();
   }
   setup.ledger_path = absolute(command.run_dir) + "/ledger";
+  TRY_ASSIGN(setup.labels_to, labels_to(command));
   return setup;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "agent/config_keeper.h"
+#include "agent/label_keeper.h"
 #include "base/result.h"
 #include "bin/agent_flags.h"
 
@@ -17,6 +18,7 @@ struct AgentSetup {
   std::string registration_socket;  // absolute, or "" for the usual one
   agent::ConfigSource config;
   std::string ledger_path;
+  agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;
 };
 
 // kUsage or kInvalidConfig when what was said does not hold together.

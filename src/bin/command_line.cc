@@ -97,6 +97,9 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
   app.add_option("--roles", agent.roles, "what to do: plugin,labels,mig,metrics")
       ->delimiter(',')
       ->check(CLI::IsMember({"plugin", "labels", "mig", "metrics"}));
+  app.add_option("--labels-to", agent.labels_to,
+                 "where the node's labels go: nfd-file (see --output-file), stdout, node")
+      ->check(CLI::IsMember({"node", "nfd-file", "stdout"}));
   app.add_option("--cdi-extra-mount", agent.cdi_extra_mounts,
                  "HOST:CONTAINER[:rw], in each CDI spec");
   app.add_flag("--no-kube", agent.no_kube, "without the API server");
