@@ -31,6 +31,8 @@ POD_NET = "10.56.0.0/24"
 PORT = 443
 SERVER = f"https://{NODE_IP}:{PORT}"
 WORK_IMAGE = "gpuslice.test/work:1"
+# The image that the guide's manifests name, so that they run here as they are: the same shell, no CUDA.
+GUIDE_IMAGE = "docker.io/nvidia/cuda:11.8.0-base-ubuntu22.04"
 PAUSE_IMAGE = "gpuslice.test/pause:1"
 # Who the API server knows, with the groups that its own roles are bound to.
 USERS = {
@@ -246,13 +248,14 @@ state = "/run/containerd"
                                         "routes": [{"dst": "0.0.0.0/0"}]}}]}))
         self.start("containerd", "containerd", "-c", config)
         self._ready("containerd", "containerd answers", lambda: self.ctr("version", check=False), 60)
-        busybox = shutil.which("busybox")
-        for path, name, entry, files, links in (
+        shell = {"/bin/busybox": shutil.which("busybox"), "/bin/bash": "/bin/bash", **_libraries_of("/bin/bash")}
+        links = {f"/bin/{applet}": "busybox" for applet in ("sh", "sleep", "cat", "env", "ls", "wget", "mount")}
+        for file, image, entry, files, applets in (
                 ("pause.tar", PAUSE_IMAGE, ["/pause"], {"/pause": self.programs / "pause"}, {}),
-                ("work.tar", WORK_IMAGE, ["/bin/sh"], {"/bin/busybox": busybox, **_c_library()},
-                 {f"/bin/{name}": "busybox" for name in ("sh", "sleep", "cat", "env", "ls", "echo", "wget", "true", "stat", "grep", "mount")})):
-            write_image(self.dir / path, name, entry, files, links)
-            self.ctr("images", "import", self.dir / path)
+                ("work.tar", WORK_IMAGE, ["/bin/sh"], shell, links),
+                ("guide.tar", GUIDE_IMAGE, ["/bin/bash"], shell, links)):
+            write_image(self.dir / file, image, entry, files, applets)
+            self.ctr("images", "import", self.dir / file)
 
     def start_kubelet(self):
         config = self.dir / "kubelet.yaml"
@@ -305,7 +308,7 @@ state = "/run/containerd"
         done = subprocess.run(self.enter(self.programs / program, *words), input=stdin, capture_output=True, text=True, timeout=120)
         if done.returncode != 0:
             if check:
-                raise Failure(f"{program} {' '.join(map(str, words[-3:]))}: {done.stderr.strip() or done.stdout.strip()}")
+                raise Failure(f"{program} {' '.join(map(str, words[:4]))}: {done.stderr.strip() or done.stdout.strip()}")
             return ""
         return done.stdout
 
@@ -358,10 +361,11 @@ state = "/run/containerd"
             raise Failure("left behind: " + ", ".join(left))
 
 
-def _c_library():
-    """The dynamic loader and the C library of this machine, for programs that a driver brings into a container."""
+def _libraries_of(program):
+    """{path: file} of what a program of this machine is linked to, with the rest of the C library: a driver's programs,
+    which come into a container from outside, find theirs there."""
     found = {}
-    for line in subprocess.run(["ldd", "/bin/true"], capture_output=True, text=True, check=True).stdout.splitlines():
+    for line in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.splitlines():
         for word in line.split():
             if word.startswith("/"):
                 found[word] = os.path.realpath(word)
