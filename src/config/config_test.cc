@@ -117,7 +117,8 @@ TEST(DevicePlugin, ByteOrderMarkAndCarriageReturnsAreFine) {
   std::string text = std::string("\xef\xbb\xbf") + kGuide;
   for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos; at += 2)
     text.insert(at, "\r");
-  EXPECT_EQ(good(text).time_slicing->resources[0].replicas, 4U);
+  for (const Compat compat : {Compat::kStrict, Compat::kNvidia})
+    EXPECT_EQ(good(text, compat).time_slicing->resources[0].replicas, 4U);
 }
 
 TEST(DevicePlugin, LargeAndDeepTextsAreRefused) {
@@ -173,6 +174,18 @@ TEST(Effective, EveryFlagByEveryName) {
       EXPECT_EQ(merge(by_environment, {}, "f").value().text(row.flag), value) << name;
     }
   }
+}
+
+// Feature discovery's own names count too; the device plugin's come first.
+TEST(Effective, TwoPeersNamesForOneFlag) {
+  Said said;
+  said.environment["GFD_MIG_STRATEGY"] = "single";
+  EXPECT_EQ(merge(said, {}, "f").value().text(Flag::kMigStrategy), "single");
+  said.environment["MIG_STRATEGY"] = "mixed";
+  EXPECT_EQ(merge(said, {}, "f").value().text(Flag::kMigStrategy), "mixed");
+  Said fail_on_init;
+  fail_on_init.environment["GFD_FAIL_ON_INIT_ERROR"] = "false";
+  EXPECT_FALSE(merge(fail_on_init, {}, "f").value().on(Flag::kFailOnInitError));
 }
 
 TEST(Effective, ABadValueNamesWhereItCameFrom) {

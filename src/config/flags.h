@@ -64,7 +64,8 @@ struct FlagRow {
   std::string_view key;      // "migStrategy"
   std::array<std::string_view, 2>
       options;  // command line, without "--"; the first is the usual one
-  std::array<std::string_view, 2> environment;  // the first that is set counts
+  // The first that is set counts: where the peers differ, the device plugin's.
+  std::array<std::string_view, 2> environment;
   std::string_view by_default;
   std::array<std::string_view, 4> choices;
 };
