@@ -13,6 +13,7 @@
 #include "bin/command_line.h"
 #include "bin/mig_main.h"
 #include "bin/version.h"
+#include "cli/format.h"
 
 namespace {
 
@@ -44,7 +45,11 @@ int run(const CommandLine& line) {
       return exit_of(gpuslice::bin::run_smi(line.args));
     case CommandLine::Verb::kMig: {
       const auto command = gpuslice::bin::parse_mig_command(line.args);
-      return command ? exit_of(gpuslice::bin::run_mig(*command)) : say_error(command.error());
+      if (!command) return say_error(command.error());
+      const Result<int> code = gpuslice::bin::run_mig(*command);
+      if (!code && command->output == "json")
+        fmt::print("{}", gpuslice::cli::error_json(code.error()));
+      return exit_of(code);
     }
   }
   return 1;

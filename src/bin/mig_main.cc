@@ -16,6 +16,7 @@
 #include "config/mig_parted.h"
 #include "host/files.h"
 #include "kubelet/node_kubelet.h"
+#include "mig/checkpoint.h"
 #include "mig/files.h"
 #include "mig/label.h"
 
@@ -81,7 +82,9 @@ Status check_silent(const MigNode& node, const config::MigLabel& label) {
           });
       if (named)
         return fail(silent.error.code == Code::kInternal ? Code::kFailed : silent.error.code,
-                    "GPU {} does not answer, and the label is for it: {}; nothing is changed",
+                    "GPU {} does not answer, and the label is for it: {}; nothing is changed: see "
+                    "dmesg for "
+                    "XIDs and reset or reboot it, or leave it out of devices",
                     silent.index, silent.error.message);
     }
   return {};

@@ -49,4 +49,11 @@ std::string print_json(std::string_view json, Format format) {
   return out;
 }
 
+std::string error_json(const Error& error) {
+  Json json;
+  json["ok"] = false;
+  json["error"] = {{"code", code_name(error.code)}, {"message", error.text()}};
+  return json.dump(2) + "\n";
+}
+
 }  // namespace gpuslice::cli

@@ -16,4 +16,7 @@ enum class Format : uint8_t { kTable, kJson, kYaml };
 // A JSON text, indented, or the same as YAML.
 [[nodiscard]] std::string print_json(std::string_view json, Format format);
 
+// What a verb with `-o json` prints when it ends with an error before it has anything to print.
+[[nodiscard]] std::string error_json(const Error& error);
+
 }  // namespace gpuslice::cli

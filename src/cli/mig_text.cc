@@ -389,25 +389,25 @@ std::string list_layouts(const std::vector<GpuState>& gpus, bool all, Format for
   for (const GpuState& state : gpus) {
     const auto combinations = plan::combinations(state.offer);
     uint32_t layouts = 0;
-    size_t maximal = 0;
+    uint32_t maximal = 0;
     Json list = Json::array();
     std::string lines;
     for (const plan::Combination& one : combinations) {
       layouts += one.layouts;
-      maximal += one.maximal ? 1U : 0U;
-      if (!all && !one.maximal) continue;
+      maximal += one.maximal;
+      if (!all && one.maximal == 0) continue;
       std::map<std::string, uint32_t> counts;
       for (const ProfileId id : one.profiles) ++counts[state.profile_name(id)];
       std::string names;
       for (const auto& [name, n] : counts)
         names += fmt::format("{}{} x {}", names.empty() ? "" : " + ", n, name);
-      lines += fmt::format("  {:>5}  {}{}\n", one.layouts, names,
-                           all && one.maximal ? "  (nothing can be added)" : "");
+      lines += fmt::format("  {:>5}  {:>5}  {}\n", one.layouts, one.maximal, names);
       list.push_back({{"profiles", counts}, {"layouts", one.layouts}, {"maximal", one.maximal}});
     }
-    text += fmt::format("{}: {} layouts of {} combinations, {} of which take no more\n{}",
-                        title(state), layouts, combinations.size(), maximal,
-                        lines.empty() ? "" : fmt::format("  {:>5}  INSTANCES\n{}", "WAYS", lines));
+    text += fmt::format(
+        "{}: {} combinations in {} layouts, {} of which take no more\n{}", title(state),
+        combinations.size(), layouts, maximal,
+        lines.empty() ? "" : fmt::format("  {:>5}  {:>5}  INSTANCES\n{}", "WAYS", "FULL", lines));
     json.push_back({{"gpu", state.gpu.index.value},
                     {"layouts", layouts},
                     {"combinations", combinations.size()},

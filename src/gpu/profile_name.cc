@@ -88,8 +88,9 @@ Result<ProfileName> parse_profile_name(std::string_view text) {
 }
 
 bool same_but_for_a_gigabyte(const ProfileName& a, const ProfileName& b) {
-  const uint32_t apart = a.gb > b.gb ? a.gb - b.gb : b.gb - a.gb;
-  return a.g == b.g && a.plus == b.plus && a.minus == b.minus && apart <= 1;
+  const auto [less, more] = std::minmax(a.gb, b.gb);
+  return a.g == b.g && a.plus == b.plus && a.minus == b.minus &&
+         (less == more || (more - less == 1 && less >= kLeastDriftingGigabytes));
 }
 
 }  // namespace gpuslice::gpu

@@ -31,8 +31,11 @@ struct ProfileName {
 // kInvalidConfig with what is wrong and the form that is meant.
 [[nodiscard]] Result<ProfileName> parse_profile_name(std::string_view text);
 
-// Both name the same GPU instance but for the gigabytes, which differ by at most one: "1g.23gb" and
-// "1g.24gb".
+// Below this a gigabyte is no rounding: 1g.5gb is an A100's and 1g.6gb an A30's.
+inline constexpr uint32_t kLeastDriftingGigabytes = 10;
+
+// Both name the same GPU instance but for the gigabytes, which differ by at most one, as drivers
+// disagree about them: "1g.23gb" and "1g.24gb".
 [[nodiscard]] bool same_but_for_a_gigabyte(const ProfileName& a, const ProfileName& b);
 
 }  // namespace gpuslice::gpu

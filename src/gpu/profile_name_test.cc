@@ -49,6 +49,11 @@ TEST(ProfileName, DriversDisagreeByAGigabyte) {
   EXPECT_TRUE(same_but_for_a_gigabyte(p("1g.23gb"), p("1g.24gb")));
   EXPECT_FALSE(same_but_for_a_gigabyte(p("1g.23gb"), p("1g.25gb")));
   EXPECT_FALSE(same_but_for_a_gigabyte(p("1g.23gb"), p("1g.24gb+me")));
+  EXPECT_TRUE(same_but_for_a_gigabyte(p("7g.79gb"), p("7g.80gb")));
+  EXPECT_TRUE(same_but_for_a_gigabyte(p("1g.10gb"), p("1g.11gb")));
+  // Other boards' names, not other drivers'.
+  EXPECT_FALSE(same_but_for_a_gigabyte(p("1g.5gb"), p("1g.6gb")));
+  EXPECT_FALSE(same_but_for_a_gigabyte(p("1g.9gb"), p("1g.10gb")));
 }
 
 }  // namespace

@@ -93,7 +93,12 @@ void Change::end(End end, std::optional<Error> error) {
 Status Change::lock() {
   if (lock_) return {};
   auto held = ports_.locks.take(fmt::format("{}/{}.lock", options_.lock_folder, gpu_.uuid));
-  if (!held) return std::unexpected(std::move(held).error().in(gpu_.text()));
+  if (!held) {
+    Error error = std::move(held).error().in(gpu_.text());
+    if (error.code == Code::kNoPermission)
+      error.message += "; nothing is changed: run it as root, or give another --run-dir";
+    return std::unexpected(std::move(error));
+  }
   lock_ = std::move(*held);
   return {};
 }
@@ -172,9 +177,11 @@ bool Change::prepare(const Wish& wish) {
   if (Status written = write_journal(report_.plan.after, report_.plan.provisional); !written) {
     end(End::kRefused,
         Error{written.error().code,
-              fmt::format("{}: nothing is changed without a journal: {}; make room or give another "
-                          "--state-dir",
-                          gpu_.text(), written.error().message),
+              fmt::format(
+                  "{}: nothing is changed without a journal: {}; {} or give another "
+                  "--state-dir",
+                  gpu_.text(), written.error().message,
+                  written.error().code == Code::kNoPermission ? "make that writable" : "make room"),
               {}});
     return false;
   }
@@ -237,8 +244,13 @@ void Change::execute() {
     if (held) held_ = std::move(*held);
   }
   Status status;
-  if (report_.plan.provisional) status = find_layout();
-  if (status) status = drive(report_.plan.after, Patience::kForward);
+  // Between the plan and now time has passed: what has come meanwhile is another program's.
+  std::vector<Layout> expected = {before_};
+  if (report_.plan.provisional) {
+    status = find_layout();
+    expected = {Layout{true, {}}};
+  }
+  if (status) status = drive(report_.plan.after, Patience::kForward, std::move(expected));
   if (status) {
     forget_journal();
     end(End::kDone, std::nullopt);
@@ -248,7 +260,7 @@ void Change::execute() {
 }
 
 Status Change::find_layout() {
-  TRY(drive(Layout{true, {}}, Patience::kForward));
+  TRY(drive(Layout{true, {}}, Patience::kForward, {before_}));
   TRY_ASSIGN(const GpuState state, read(Patience::kForward));
   Wish meant = wish_;
   if (options_.mode_only) {
@@ -363,6 +375,8 @@ void Change::recover() {
         if (foreign_.empty()) ++foreign_changes_;
         foreign_.push_back(gi);
       }
+    if (!foreign_.empty())
+      tell(fmt::format("another program changed it meanwhile; it is now: {}", report_.layout));
   }
   Status status = journal->provisional ? drive(before_, Patience::kBack)
                                        : drive(journal->after, Patience::kForward);
@@ -379,9 +393,8 @@ void Change::recover() {
   }
 }
 
-Status Change::drive(const Layout& target, Patience patience) {
+Status Change::drive(const Layout& target, Patience patience, std::vector<Layout> expected) {
   Tries tries{patience};
-  std::vector<Layout> expected;  // what may be there, if nobody else changes the GPU
   for (int round = 0; round < kMostRounds; ++round) {
     TRY_ASSIGN(GpuState state, read(patience));
     mark_held(state, held_);
@@ -455,54 +468,57 @@ Status Change::step(const GpuState& state, const Layout& target, Layout& expecte
   return switch_mode(state, target.mig, expected);
 }
 
+// `expected` becomes what is there if the call takes effect, whatever it answers.
 Status Change::do_step(const GpuState& state, const plan::Step& step, Layout& expected) {
   using Op = plan::Step::Op;
   ++report_.calls;
   const auto here = [&](plan::WantedGi& gi) { return gi.placement == step.gi_placement; };
+  const plan::Gi* gi = find_gi(state, step.gi_placement);
   switch (step.op) {
     case Op::kDestroyCi: {
-      const plan::Gi* gi = find_gi(state, step.gi_placement);
       CHECK(gi != nullptr, "a plan destroys a compute instance where nothing lies");
-      TRY(ports_.mig.destroy_ci(gpu_.uuid, gi->id, step.ci));
       for (plan::WantedGi& one : expected.gis)
         if (here(one) && one.cis)
           std::erase_if(*one.cis, [&](const auto& ci) { return ci.placement == step.placement; });
+      TRY(ports_.mig.destroy_ci(gpu_.uuid, gi->id, step.ci));
       tell(fmt::format("destroyed compute instance {} of GPU instance {}", step.ci.value,
                        gi->id.value));
       break;
     }
     case Op::kDestroyGi: {
-      TRY(ports_.mig.destroy_gi(gpu_.uuid, step.gi));
       std::erase_if(expected.gis, here);
+      TRY(ports_.mig.destroy_gi(gpu_.uuid, step.gi));
       tell(fmt::format("destroyed GPU instance {} ({} at {})", step.gi.value,
                        state.profile_name(step.profile), at(step.placement)));
       break;
     }
     case Op::kCreateGi: {
+      expected.gis.push_back({step.profile, step.placement, std::vector<plan::WantedCi>{}});
+      normalise(expected);
       TRY_ASSIGN(const GiId made,
                  ports_.mig.create_gi(gpu_.uuid, step.profile, placement_of(step.placement)));
-      expected.gis.push_back({step.profile, step.placement, std::vector<plan::WantedCi>{}});
       tell(fmt::format("created GPU instance {} ({} at {})", made.value,
                        state.profile_name(step.profile), at(step.placement)));
       break;
     }
     case Op::kCreateCi: {
-      const plan::Gi* gi = find_gi(state, step.gi_placement);
       CHECK(gi != nullptr, "a plan creates a compute instance where nothing lies");
-      TRY_ASSIGN(const CiId made, ports_.mig.create_ci(gpu_.uuid, gi->id, step.profile,
-                                                       placement_of(step.placement)));
       for (plan::WantedGi& one : expected.gis)
         if (here(one) && one.cis) one.cis->push_back({step.profile, step.placement});
+      normalise(expected);
+      TRY_ASSIGN(const CiId made, ports_.mig.create_ci(gpu_.uuid, gi->id, step.profile,
+                                                       placement_of(step.placement)));
       tell(fmt::format("created compute instance {} of GPU instance {}", made.value, gi->id.value));
       break;
     }
   }
-  normalise(expected);
   return {};
 }
 
 Status Change::switch_mode(const GpuState& state, bool on, Layout& expected) {
   const std::string_view word = on ? "on" : "off";
+  expected.mig = on;
+  expected.gis.clear();
   if (state.mode.pending != on || state.mode.current == on || !options_.skip_reset) {
     ++report_.calls;
     TRY_ASSIGN(const ports::Activation activation, ports_.mig.set_mig_mode(gpu_.uuid, on));
@@ -529,8 +545,6 @@ Status Change::switch_mode(const GpuState& state, bool on, Layout& expected) {
   if (now.current != on)
     return fail(Code::kNeedsReset, "{}: MIG {} is pending: reboot to make it so", gpu_.text(),
                 word);
-  expected.mig = on;
-  expected.gis.clear();
   tell(fmt::format("switched MIG {}", word));
   return {};
 }

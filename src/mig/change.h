@@ -116,7 +116,9 @@ class Change {
   [[nodiscard]] Result<GpuState> read(Patience patience);
   [[nodiscard]] Result<std::vector<Holder>> other_holders(const GpuState& state);
   [[nodiscard]] Result<Decision> decide_now(const Wish& wish);
-  [[nodiscard]] Status drive(const Layout& target, Patience patience);
+  // `expected`: what is there unless somebody else changed it; empty: not known.
+  [[nodiscard]] Status drive(const Layout& target, Patience patience,
+                             std::vector<Layout> expected = {});
   [[nodiscard]] Status step(const GpuState& state, const Layout& target, Layout& expected);
   [[nodiscard]] Status do_step(const GpuState& state, const plan::Step& step, Layout& expected);
   [[nodiscard]] Status switch_mode(const GpuState& state, bool on, Layout& expected);

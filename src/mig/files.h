@@ -1,10 +1,9 @@
 #pragma once
 
-// Layouts as files: mig-parted's checkpoint (JSON), and configurations that are written rather than
-// read: what is there (export) and what could be there (generate-config).
+// Configurations that are written rather than read: what is there (export) and what could be there
+// (generate-config).
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "mig/wish.h"
@@ -12,22 +11,6 @@
 namespace gpuslice::mig {
 
 enum class FileForm { kYaml, kJson };
-
-// --- checkpoint ---
-
-struct SavedGpu {
-  std::string uuid;
-  Wish wish;  // by `saved`
-};
-inline constexpr size_t kMaxCheckpointBytes = 1024 * 1024;
-
-// mig-parted's format, with the placements of compute instances and the profiles' names beside,
-// which it ignores.
-[[nodiscard]] std::string format_checkpoint(const std::vector<GpuState>& gpus);
-// Ours and mig-parted's. kInvalidConfig with what is wrong.
-[[nodiscard]] Result<std::vector<SavedGpu>> parse_checkpoint(std::string_view text);
-
-// --- configurations ---
 
 struct Exported {
   std::string text;

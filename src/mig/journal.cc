@@ -39,7 +39,9 @@ std::optional<plan::Span> parse_span(std::string_view text) {
   if (parts.size() != 2) return std::nullopt;
   const auto start = parse_u64(parts[0]);
   const auto size = parse_u64(parts[1]);
-  if (!start || !size || *size == 0 || *start + *size > plan::kMostSlices) return std::nullopt;
+  if (!start || !size || *size == 0 || *size > plan::kMostSlices ||
+      *start > plan::kMostSlices - *size)
+    return std::nullopt;
   return plan::Span{static_cast<uint32_t>(*start), static_cast<uint32_t>(*size)};
 }
 
@@ -87,8 +89,12 @@ std::string format_journal(const Journal& journal) {
     out += "after unknown\n";
   else
     write_layout(out, "after", journal.after);
-  out += fmt::format("sum {:016x}\n", checksum(out));
-  return out;
+  return sealed(std::move(out));
+}
+
+std::string sealed(std::string lines) {
+  lines += fmt::format("sum {:016x}\n", checksum(lines));
+  return lines;
 }
 
 Result<Journal> parse_journal(std::string_view text) {

@@ -32,6 +32,8 @@ struct Journal {
 inline constexpr size_t kMaxJournalBytes = 64 * 1024;
 
 [[nodiscard]] std::string format_journal(const Journal& journal);
+// The lines with the line that sums them up; each ends in a newline.
+[[nodiscard]] std::string sealed(std::string lines);
 // kCorrupt with what is wrong.
 [[nodiscard]] Result<Journal> parse_journal(std::string_view text);
 

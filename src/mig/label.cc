@@ -66,7 +66,8 @@ Result<std::vector<uint32_t>> matched(const MigEntry& entry, const std::vector<p
     if (!gpu.mig) {
       if (entry.all_gpus || !entry.mig_enabled) continue;
       Error error{Code::kImpossible,
-                  fmt::format("GPU {} ({}): MIG is wanted, and this board has none",
+                  fmt::format("GPU {} ({}): MIG is wanted, and this board has none; leave it "
+                              "out of devices, or give it mig-enabled: false",
                               gpu.index.value, gpu.name),
                   where(file, named->place)};
       return std::unexpected(std::move(error));
@@ -120,10 +121,12 @@ Result<NodeWish> wish_of_label(const config::MigLabel& label, const std::string&
     }
   }
   if (last.empty()) {
-    Error error{Code::kInvalidConfig,
-                fmt::format("label {}: no entry of it is for a GPU of this node, which has {}",
-                            name, boards_text(gpus)),
-                where(file, label.place)};
+    Error error{
+        Code::kInvalidConfig,
+        fmt::format("label {}: no entry of it is for a GPU of this node, which has {}; name "
+                    "one of these in devices and, if given, in device-filter",
+                    name, boards_text(gpus)),
+        where(file, label.place)};
     return std::unexpected(std::move(error));
   }
   for (const auto& [index, entry] : last) out.gpus[index] = wish_of(*entry);

@@ -190,8 +190,9 @@ Decision impossible(const GpuState& state, const plan::Impossible& why,
   refusal.error.message =
       refusal.holders.empty()
           ? fmt::format("{} ({}): {}{}", state.gpu.text(), state.gpu.board, why.reason, nearest)
-          : fmt::format("{} ({}): {}: held by {}{}", state.gpu.text(), state.gpu.board, why.reason,
-                        named(refusal.holders), nearest);
+          : fmt::format("{} ({}): {}: held by {}{}; end what holds it, or wait with --wait",
+                        state.gpu.text(), state.gpu.board, why.reason, named(refusal.holders),
+                        nearest.empty() ? "; nothing of it can be had meanwhile" : nearest);
   Decision decision;
   decision.refusal = std::move(refusal);
   return decision;

@@ -17,19 +17,40 @@ bool merely_absent(api::Return code) {
          code == api::kFunctionNotFound || code == api::kInvalidArgument;
 }
 
+bool not_offered(api::Return code) {
+  return code == api::kNotSupported || code == api::kFunctionNotFound;
+}
+
+namespace {
+struct ProcessList {
+  ports::Process::Kind kind;
+  const char* name;
+};
+constexpr std::array<ProcessList, 3> kProcessLists = {
+    {{ports::Process::Kind::kCompute, "nvmlDeviceGetComputeRunningProcesses_v3"},
+     {ports::Process::Kind::kGraphics, "nvmlDeviceGetGraphicsRunningProcesses_v3"},
+     {ports::Process::Kind::kMps, "nvmlDeviceGetMPSComputeRunningProcesses_v3"}}};
+}  // namespace
+
 std::vector<ports::Process> Calls::processes(api::Device device) {
   std::vector<ports::Process> out;
-  read_processes(device, ports::Process::Kind::kCompute, "nvmlDeviceGetComputeRunningProcesses_v3",
-                 out);
-  read_processes(device, ports::Process::Kind::kGraphics,
-                 "nvmlDeviceGetGraphicsRunningProcesses_v3", out);
-  read_processes(device, ports::Process::Kind::kMps, "nvmlDeviceGetMPSComputeRunningProcesses_v3",
-                 out);
+  for (const ProcessList& list : kProcessLists) read_processes(device, list.kind, list.name, out);
   return out;
 }
 
-void Calls::read_processes(api::Device device, ports::Process::Kind kind, const char* name,
-                           std::vector<ports::Process>& out) {
+Result<std::vector<ports::Process>> Calls::all_processes(const std::string& object,
+                                                         api::Device device) {
+  std::vector<ports::Process> out;
+  for (const ProcessList& list : kProcessLists) {
+    const api::Return code = read_processes(device, list.kind, list.name, out);
+    if (code != api::kSuccess && !not_offered(code))
+      return std::unexpected(error(object, list.name, code));
+  }
+  return out;
+}
+
+api::Return Calls::read_processes(api::Device device, ports::Process::Kind kind, const char* name,
+                                  std::vector<ports::Process>& out) {
   std::vector<api::ProcessInfo> list(64);
   auto count = static_cast<unsigned>(list.size());
   api::Return code = call(name, device, &count, list.data());
@@ -39,7 +60,7 @@ void Calls::read_processes(api::Device device, ports::Process::Kind kind, const 
     count = static_cast<unsigned>(list.size());
     code = call(name, device, &count, list.data());
   }
-  if (code != api::kSuccess) return;
+  if (code != api::kSuccess) return code;
   list.resize(std::min<size_t>(count, list.size()));
   for (const api::ProcessInfo& info : list) {
     ports::Process process;
@@ -51,6 +72,7 @@ void Calls::read_processes(api::Device device, ports::Process::Kind kind, const 
     process.name = process_name(info.pid);
     out.push_back(std::move(process));
   }
+  return api::kSuccess;
 }
 
 std::string Calls::process_name(unsigned pid) {

@@ -30,6 +30,10 @@ using ports::code_of_return;
 // An answer that means "not on this GPU" or "not for you", which is no failure of the GPU.
 [[nodiscard]] bool merely_absent(api::Return code);
 
+// An answer that means "not on this GPU" alone. Where a list of what is there is read before
+// something is changed, "not for you" must not look like "nothing there".
+[[nodiscard]] bool not_offered(api::Return code);
+
 template <size_t N>
 [[nodiscard]] std::string text_of(const std::array<char, N>& buffer) {
   return {buffer.data(), ::strnlen(buffer.data(), N)};
@@ -121,10 +125,13 @@ class Calls {
 
   // Compute, graphics and MPS processes of a GPU or a MIG device; empty where we may not ask.
   [[nodiscard]] std::vector<ports::Process> processes(api::Device device);
+  // The same for whoever is about to end them: a list that cannot be read is an error.
+  [[nodiscard]] Result<std::vector<ports::Process>> all_processes(const std::string& object,
+                                                                  api::Device device);
 
  private:
-  void read_processes(api::Device device, ports::Process::Kind kind, const char* name,
-                      std::vector<ports::Process>& out);
+  api::Return read_processes(api::Device device, ports::Process::Kind kind, const char* name,
+                             std::vector<ports::Process>& out);
   std::string process_name(unsigned pid);
 
   class Watched {

@@ -40,6 +40,10 @@ std::string_view attributes_of(unsigned gi_enum) {
   }
 }
 
+// A30: with MIG off its driver has been seen to give 1g.6gb another profile's number
+// (mig-parted#157).
+constexpr unsigned kMisstatesWithMigOff = 0x20B710DE;
+
 std::string without_mig(std::string name) {
   constexpr std::string_view kPrefix = "MIG ";
   if (name.starts_with(kPrefix)) name.erase(0, kPrefix.size());
@@ -81,6 +85,12 @@ std::optional<unsigned> MigCalls::field(const OneGpu& gpu, unsigned id) {
   return value.value.word;
 }
 
+unsigned MigCalls::pci_device(const OneGpu& gpu) {
+  api::PciInfo pci{};
+  if (calls_.call("nvmlDeviceGetPciInfo_v3", gpu.handle, &pci) != api::kSuccess) return 0;
+  return pci.pci_device_id;
+}
+
 Result<ports::MigMode> MigCalls::mode(const std::string& uuid) {
   TRY_ASSIGN(const OneGpu one, gpu(uuid));
   unsigned current = 0;
@@ -102,7 +112,8 @@ Result<ports::GiProfiles> MigCalls::gi_profiles(const std::string& uuid) {
   TRY_ASSIGN(out.profiles, listed_profiles(one, consistent));
   if (mode.current) return out;
   const bool independent = field(one, api::kFieldModeIndependentMigQuery).value_or(0) != 0;
-  out.trusted = independent && consistent && !out.profiles.empty();
+  out.trusted =
+      independent && consistent && !out.profiles.empty() && pci_device(one) != kMisstatesWithMigOff;
   return out;
 }
 
@@ -215,7 +226,7 @@ Result<std::vector<ports::GpuInstance>> MigCalls::instances(const std::string& u
     api::GiProfileInfo info{};
     const Return code = calls_.call(kInfo, one.handle, e, &info);
     if (code == api::kInvalidArgument) break;
-    if (merely_absent(code)) continue;
+    if (not_offered(code)) continue;
     if (code != api::kSuccess) return std::unexpected(calls_.error(one.object, kInfo, code));
     if (std::find(asked.begin(), asked.end(), info.id) != asked.end()) continue;
     asked.push_back(info.id);
@@ -245,7 +256,7 @@ Result<ports::GpuInstance> MigCalls::read_gi(const OneGpu& gpu, api::Instance ha
     api::CiProfileInfo profile{};
     const Return code = calls_.call(kInfo, handle, e, api::kEngineShared, &profile);
     if (code == api::kInvalidArgument) break;
-    if (merely_absent(code)) continue;
+    if (not_offered(code)) continue;
     if (code != api::kSuccess) return std::unexpected(calls_.error(object, kInfo, code));
     std::vector<Instance> handles(std::max<size_t>(profile.count, 8));
     auto count = static_cast<unsigned>(handles.size());
@@ -269,7 +280,7 @@ Result<ports::GpuInstance> MigCalls::read_gi(const OneGpu& gpu, api::Instance ha
 
 Result<std::vector<ports::Process>> MigCalls::processes(const std::string& uuid) {
   TRY_ASSIGN(const OneGpu one, gpu(uuid));
-  return calls_.processes(one.handle);
+  return calls_.all_processes(one.object, one.handle);
 }
 
 Result<ports::Activation> MigCalls::set_mode(const std::string& uuid, bool on) {

@@ -44,6 +44,8 @@ class MigCalls {
   [[nodiscard]] Result<OneGi> gi(const std::string& uuid, GiId id);
   // A field value as a number; nothing where the driver does not tell.
   [[nodiscard]] std::optional<unsigned> field(const OneGpu& gpu, unsigned id);
+  // device << 16 | vendor; 0 where the driver does not say.
+  [[nodiscard]] unsigned pci_device(const OneGpu& gpu);
   [[nodiscard]] Result<std::vector<ports::GiProfile>> listed_profiles(const OneGpu& gpu,
                                                                       bool& consistent);
   [[nodiscard]] Result<ports::GpuInstance> read_gi(const OneGpu& gpu, api::Instance handle);

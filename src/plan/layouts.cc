@@ -73,7 +73,7 @@ class Search {
 std::vector<Combination> combinations(const Offer& offer) {
   std::vector<Combination> out;
   for (auto& [profiles, found] : Search(offer).run())
-    out.push_back({profiles, found.layouts, found.extendable == 0});
+    out.push_back({profiles, found.layouts, found.layouts - found.extendable});
   return out;
 }
 

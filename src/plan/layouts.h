@@ -14,7 +14,7 @@ namespace gpuslice::plan {
 struct Combination {
   std::vector<ProfileId> profiles;  // sorted
   uint32_t layouts = 0;             // ways to place it
-  bool maximal = false;             // in no way can another instance be added
+  uint32_t maximal = 0;             // those of them to which no instance can be added
 };
 
 // By overlap, counts and media engines; the empty layout is left out. Sorted by profiles.

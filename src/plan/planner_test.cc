@@ -13,9 +13,13 @@
 #include <vector>
 
 #include "base/random.h"
+#include "plan/brute_force_for_test.h"
+#include "plan/layouts.h"
 
 namespace gpuslice::plan {
 namespace {
+
+using namespace brute_force;
 
 std::vector<Span> spans(std::initializer_list<uint32_t> starts, uint32_t size) {
   std::vector<Span> out;
@@ -82,94 +86,6 @@ Offer rtx_pro_6000() {
            {{66}, "2g.48gb-me", 2, {}, two, cis(2)},
            {{0}, "4g.96gb", 1, {4, 4, 4, 1}, spans({0}, 12), cis(4)},
            {{32}, "4g.96gb+gfx", 1, {4, 4, 4, 1}, spans({0}, 12), cis(4)}}};
-}
-
-// --- an independent brute force
-// --------------------------------------------------------------------------------
-
-using Layout = std::set<std::pair<Span, uint32_t>>;  // (placement, profile id)
-using Multiset = std::multiset<uint32_t>;
-
-bool overlap(Span a, Span b) { return a.start < b.start + b.size && b.start < a.start + a.size; }
-
-struct Rules {
-  bool engines = false;  // media engines are counted as well as overlap and counts
-};
-
-bool can_add(const Offer& offer, const Layout& layout, const GiProfile& p, Span s, Rules rules) {
-  uint32_t same = 0;
-  Engines sum = p.engines;
-  Engines most;
-  for (const GiProfile& q : offer.profiles) {
-    most.dec = std::max(most.dec, q.engines.dec);
-    most.enc = std::max(most.enc, q.engines.enc);
-    most.jpeg = std::max(most.jpeg, q.engines.jpeg);
-    most.ofa = std::max(most.ofa, q.engines.ofa);
-  }
-  for (const auto& [span, id] : layout) {
-    if (overlap(span, s)) return false;
-    if (id == p.id.value) ++same;
-    const Engines& e = offer.find(ProfileId{id})->engines;
-    sum.dec += e.dec;
-    sum.enc += e.enc;
-    sum.jpeg += e.jpeg;
-    sum.ofa += e.ofa;
-  }
-  if (same >= p.most) return false;
-  return !rules.engines || (sum.dec <= most.dec && sum.enc <= most.enc && sum.jpeg <= most.jpeg &&
-                            sum.ofa <= most.ofa);
-}
-
-std::set<Layout> all_layouts(const Offer& offer, Rules rules = {}) {
-  std::set<Layout> seen = {Layout{}};
-  std::vector<Layout> todo = {Layout{}};
-  while (!todo.empty()) {
-    const Layout layout = todo.back();
-    todo.pop_back();
-    for (const GiProfile& p : offer.profiles)
-      for (const Span s : p.placements) {
-        if (!can_add(offer, layout, p, s, rules)) continue;
-        Layout next = layout;
-        next.insert({s, p.id.value});
-        if (seen.insert(next).second) todo.push_back(std::move(next));
-      }
-  }
-  seen.erase(Layout{});
-  return seen;  // the empty one is not counted, as in the published figures
-}
-
-Multiset multiset_of(const Layout& layout) {
-  Multiset out;
-  for (const auto& [span, id] : layout) out.insert(id);
-  return out;
-}
-
-std::map<Multiset, std::vector<Layout>> by_multiset(const std::set<Layout>& layouts) {
-  std::map<Multiset, std::vector<Layout>> out;
-  for (const Layout& layout : layouts) out[multiset_of(layout)].push_back(layout);
-  return out;
-}
-
-size_t count_maximal(const Offer& offer, const std::set<Layout>& layouts) {
-  return static_cast<size_t>(
-      std::count_if(layouts.begin(), layouts.end(), [&](const Layout& layout) {
-        for (const GiProfile& p : offer.profiles)
-          for (const Span s : p.placements)
-            if (can_add(offer, layout, p, s, {})) return false;
-        return true;
-      }));
-}
-
-uint32_t open_of(const Offer& offer, const Layout& layout, Rules rules) {
-  uint32_t n = 0;
-  for (const GiProfile& p : offer.profiles)
-    for (const Span s : p.placements) n += can_add(offer, layout, p, s, rules) ? 1U : 0U;
-  return n;
-}
-
-size_t kept_between(const Layout& a, const Layout& b) {
-  return static_cast<size_t>(
-      std::count_if(a.begin(), a.end(), [&](const auto& x) { return b.contains(x); }));
 }
 
 // --- plans on layouts
@@ -255,6 +171,33 @@ TEST(Layouts, CountsAreThoseOfTheGeometry) {
   EXPECT_EQ(a30.size(), 25U);
   EXPECT_EQ(count_maximal(a30_base(), a30), 5U);
   EXPECT_EQ(by_multiset(a30).size(), 9U);
+}
+
+// What `list layouts` shows, against the same brute force, layout by layout.
+TEST(Layouts, CombinationsAreThoseOfBruteForce) {
+  struct Known {
+    Offer offer;
+    size_t maximal;  // multisets with a maximal layout: known from the geometry, the last counted
+    bool engines;
+  };
+  for (const Known& known : {Known{a100_base(), 14, false}, Known{a100(), 64, false},
+                             Known{a30_base(), 4, false}, Known{rtx_pro_6000(), 64, true}}) {
+    const auto layouts = by_multiset(all_layouts(known.offer, {known.engines}));
+    const std::vector<Combination> found = combinations(known.offer);
+    ASSERT_EQ(found.size(), layouts.size());
+    size_t maximal = 0;
+    for (const Combination& one : found) {
+      Multiset multiset;
+      for (const ProfileId id : one.profiles) multiset.insert(id.value);
+      const auto it = layouts.find(multiset);
+      ASSERT_NE(it, layouts.end());
+      EXPECT_EQ(one.layouts, it->second.size());
+      EXPECT_EQ(one.maximal, count_maximal(known.offer, {it->second.begin(), it->second.end()},
+                                           {known.engines}));
+      maximal += one.maximal > 0 ? 1U : 0U;
+    }
+    EXPECT_EQ(maximal, known.maximal);
+  }
 }
 
 TEST(Layouts, MediaEnginesForbidNothingOnA100) {

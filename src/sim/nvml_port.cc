@@ -10,6 +10,8 @@
 namespace gpuslice::sim {
 namespace {
 
+constexpr uint32_t kA30 = 0x20B710DE;
+
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint8_t kMostCiEnums = 9;
 
@@ -182,6 +184,8 @@ Result<ports::GiProfiles> WorldNvml::gi_profiles(const std::string& gpu) {
       out.trusted = false;
       return Ret::kSuccess;
     }
+    // As the port of the real driver does (nvml/mig_calls.cc): an A30 is not believed with MIG off.
+    if (!state.gpus[i].mig_current && board_of(state, i).pci_device_id == kA30) out.trusted = false;
     for (const gpu::Profile& p : board_of(state, i).profiles) {
       ports::GiProfile profile{p.id,
                                p.gi_enum,
@@ -297,6 +301,7 @@ Result<GiId> WorldNvml::create_gi(const std::string& gpu, ProfileId profile,
                                   std::optional<gpu::Placement> placement) {
   uint8_t made = 0;
   instance_.reset();
+  compute_instance_.reset();
   TRY(on_gpu("create_gi", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {
@@ -311,6 +316,7 @@ Result<GiId> WorldNvml::create_gi(const std::string& gpu, ProfileId profile,
 
 Status WorldNvml::destroy_gi(const std::string& gpu, GiId gi) {
   instance_ = gi;
+  compute_instance_.reset();
   return on_gpu("destroy_gi", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {
@@ -324,6 +330,7 @@ Result<CiId> WorldNvml::create_ci(const std::string& gpu, GiId gi, ProfileId pro
                                   std::optional<gpu::Placement> placement) {
   uint8_t made = 0;
   instance_ = gi;
+  compute_instance_.reset();
   TRY(on_gpu("create_ci", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {
@@ -339,6 +346,7 @@ Result<CiId> WorldNvml::create_ci(const std::string& gpu, GiId gi, ProfileId pro
 
 Status WorldNvml::destroy_ci(const std::string& gpu, GiId gi, CiId ci) {
   instance_ = gi;
+  compute_instance_ = ci;
   return on_gpu("destroy_ci", gpu, [&](const State&, uint32_t i) {
     return world_
         .write([&](State& state) {

@@ -30,6 +30,7 @@ class WorldNvml final : public ports::Nvml, public ports::Mig, public ports::Gpu
   [[nodiscard]] uint64_t calls() const { return calls_; }
   // For hooks: the GPU instance that the present call is about.
   [[nodiscard]] std::optional<GiId> instance_of_call() const { return instance_; }
+  [[nodiscard]] std::optional<CiId> compute_instance_of_call() const { return compute_instance_; }
 
   [[nodiscard]] Status open() override;
   void close() override;
@@ -67,6 +68,7 @@ class WorldNvml final : public ports::Nvml, public ports::Mig, public ports::Gpu
   Hooks hooks_;
   uint64_t calls_ = 0;
   std::optional<GiId> instance_;
+  std::optional<CiId> compute_instance_;
 };
 
 }  // namespace gpuslice::sim

@@ -26,6 +26,17 @@ library=$(find "$work/node8/usr" -name libnvidia-ml.so.1 | head -n 1)
   "$build/bin/agent_bench" "$binary" "$work/node16" 16 1
   "$build/bin/agent_bench" "$binary" "$work/node8" 8 1000
   "$build/bin/nvml_bench" "$library"
+  "$build/bin/planning_bench"
+  echo
+  echo '## A change of one GPU'
+  echo
+  echo "An A100 with MIG on. Each create and each destroy takes 200 ms where a time is given; calls are those that change something, done or refused, as the simulated"
+  echo 'node counts them. The other column is the sequence of mig-parted, written call by call (`tests/bench/mig_parted_sequence.cc`), without its child processes, hooks'
+  echo 'and the pods that its manager stops. Program: `tests/bench/mig_bench.py`.'
+  echo
+  echo '| change | gpuslice apply | mig-parted'"'"'s sequence |'
+  echo '|---|---|---|'
+  python3 "$(dirname "$0")/mig_bench.py" --bin "$build/bin"
 } >"$work/page.md"
 mkdir -p "$(dirname "$page")"
 cp "$work/page.md" "$page"

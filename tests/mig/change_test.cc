@@ -129,6 +129,58 @@ TEST(Change, InAVirtualMachineItTakesAReboot) {
   EXPECT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
 }
 
+// Between the plan and its first step lies the withdrawal from the kubelet: what another program
+// makes in that time is not ours to destroy.
+TEST(Change, WhatComesBetweenPlanAndExecutionIsAnotherProgramsAndStays) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"2g.10gb", 1}})).end, End::kDone);
+  std::vector<std::string> told;
+  mig::Options options = Node::options();
+  options.told = [&](const std::string& text) { told.push_back(text); };
+  Change change(node.ports(), options, node.gpu(0));
+  ASSERT_TRUE(change.prepare(wish({{"1g.5gb", 2}})));
+  ASSERT_TRUE(node.world
+                  ->write([](sim::State& state) {
+                    uint8_t gi = 0;
+                    uint8_t ci = 0;
+                    const sim::Caller root{true, sim::kNoClient};
+                    return sim::create_gi(state, 0, ProfileId{9}, sim::Placement{0, 4}, root, gi) ==
+                               sim::Ret::kSuccess &&
+                           sim::create_ci(state, 0, gi, 2, std::nullopt, root, ci) ==
+                               sim::Ret::kSuccess;
+                  })
+                  .value_or(false));
+  change.execute();
+  EXPECT_EQ(change.report().end, End::kDone);
+  EXPECT_EQ(text_of(node), "3g.20gb at 0:4, 1g.5gb at 4:1, 1g.5gb at 5:1");
+  ASSERT_FALSE(told.empty());
+  EXPECT_EQ(told[0],
+            "GPU 0: another program changed it meanwhile; it is now: 3g.20gb at 0:4, 2g.10gb at "
+            "4:2");
+}
+
+// A call that reports an error and took effect all the same is ours, not another program's.
+TEST(Change, AnErrorDoesNotSayThatNothingHappened) {
+  Node node(one_board("A100-SXM4-40GB"));
+  std::vector<std::string> told;
+  int failures = 0;
+  node.strike = [&](std::string_view call, const std::string&, uint64_t,
+                    bool after) -> std::optional<Error> {
+    if (!after || !call.starts_with("create") || ++failures % 2 == 0) return std::nullopt;
+    return Error{Code::kTimeout, "GPU 0: nvmlDeviceCreateGpuInstance: Timeout (10)", {}};
+  };
+  mig::Options options = Node::options();
+  options.told = [&](const std::string& text) { told.push_back(text); };
+  Change change(node.ports(), options, node.gpu(0));
+  change.run(wish({{"1g.5gb", 7}}));
+  node.strike = nullptr;
+  EXPECT_EQ(change.report().end, End::kDone);
+  EXPECT_GE(failures, 14);
+  for (const std::string& text : told)
+    EXPECT_EQ(text.find("another program"), std::string::npos) << text;
+  EXPECT_EQ(node.world->snapshot()->gpus[0].calls.create_gi.ok, 7U);
+}
+
 TEST(Change, DriversThatTellOnlyWithMigOn) {
   sim::NodeOptions options = one_board("A100-SXM4-40GB");
   options.driver = "535.183.01";

@@ -44,6 +44,7 @@ enum class Fault : uint8_t {
   kClientGoes,
   kCount,
 };
+constexpr uint64_t kSeedsForEveryFault = 10'000;  // from so many on each strikes 100 times
 constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
 constexpr std::array<const char*, kFaults> kNames = {
     "in-use",     "no-room",   "timeout-before",  "timeout-after",    "unknown",
@@ -67,7 +68,7 @@ class Run {
   Run(uint64_t seed, bool verbose) : random_(seed), verbose_(verbose) {
     std::vector<std::string> boards;
     for (const gpu::Board& board : gpu::boards())
-      if (board.mig()) boards.emplace_back(board.key);
+      if (board.mig()) boards.emplace_back(board.name);
     sim::NodeOptions options =
         one_board(boards[random_.below(boards.size())], static_cast<sim::Sweep>(random_.below(3)));
     constexpr std::array<const char*, 4> kDrivers = {"535.183.01", "550.90.07", "570.86.15",
@@ -100,10 +101,14 @@ class Run {
   }
   void foreign_creates();
   void foreign_destroys();
+  void note_foreign();
   void client_comes();
+  void client_goes();
+  void allow(const Layout& layout);
   void note_journal();
   mig::Report run_once(const mig::Wish& wish, bool recover_only);
   std::string check_busy(std::string_view call);
+  [[nodiscard]] std::string judge_foreign(const Layout& now, const mig::Report& last) const;
 
   Random random_;
   bool verbose_;
@@ -113,9 +118,15 @@ class Run {
   int budget_ = 0;
   bool armed_ = false;
   bool rebooted_ = false, foreign_ = false, lost_ = false;
+  bool told_ = false;             // that something came between
+  bool untouched_since_ = false;  // the change of another program, by us
   std::vector<Layout> allowed_;
+  std::set<std::pair<plan::Span, ProfileId>> known_;  // instances that somebody meant to be there
   std::vector<uint16_t> workers_;
-  std::map<uint8_t, uint64_t> busy_seen_;  // GI -> its generation, at the last look at processes
+  // What the last look at the processes showed busy: GPU instances and compute instances, with
+  // their generations then.
+  std::map<uint8_t, uint64_t> busy_gis_;
+  std::map<std::pair<uint8_t, uint8_t>, uint64_t> busy_cis_;
   std::string wrong_;
 };
 
@@ -125,14 +136,15 @@ mig::Wish Run::random_wish() {
   mig::Wish wish;
   wish.mig = random_.below(10) != 0;
   if (!wish.mig) return wish;
-  const uint64_t kinds = random_.below(4);
+  const uint64_t kinds = random_.below(3);
   std::set<std::string> used;
   for (uint64_t i = 0; i < kinds; ++i) {
     const gpu::Profile& p = board.profiles[random_.below(board.profiles.size())];
     std::string name(p.name);
     if (p.slices > 1 && random_.below(4) == 0) name = "1c." + name;
     if (!used.insert(name).second) continue;
-    const uint32_t most = std::max<uint32_t>(1, p.max_instances);
+    // Most wishes fit; what cannot be is refused before anything happens.
+    const uint32_t most = std::max<uint32_t>(1, random_.below(3) == 0 ? p.max_instances : 2);
     wish.profiles.push_back(
         {*gpu::parse_profile_name(name), 1 + static_cast<uint32_t>(random_.below(most)), {}});
   }
@@ -155,8 +167,15 @@ void Run::foreign_creates() {
           })
           .value_or(false);
   if (!done) return;
-  foreign_ = true;
+  foreign_ = untouched_since_ = true;
+  note_foreign();
   struck(Fault::kForeignCreates);
+}
+
+// What is there just after another program created something may be there at the end.
+void Run::note_foreign() {
+  for (const plan::WantedGi& gi : node_->look(0).layout().gis)
+    known_.insert({*gi.placement, gi.profile});
 }
 
 void Run::foreign_destroys() {
@@ -165,16 +184,19 @@ void Run::foreign_destroys() {
           ->write([&](sim::State& state) {
             for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi) {
               if (!state.gpus[0].gis[gi].live || random_.below(3) != 0) continue;
+              bool any = false;  // in what is busy only some go
               for (uint8_t ci = 0; ci < sim::kMaxCis; ++ci)
-                if (state.gpus[0].gis[gi].cis[ci].live)
-                  (void)sim::destroy_ci(state, 0, gi, ci, {true, sim::kNoClient});
-              return sim::destroy_gi(state, 0, gi, {true, sim::kNoClient}) == sim::Ret::kSuccess;
+                if (state.gpus[0].gis[gi].cis[ci].live &&
+                    sim::destroy_ci(state, 0, gi, ci, {true, sim::kNoClient}) == sim::Ret::kSuccess)
+                  any = true;
+              return sim::destroy_gi(state, 0, gi, {true, sim::kNoClient}) == sim::Ret::kSuccess ||
+                     any;
             }
             return false;
           })
           .value_or(false);
   if (!done) return;
-  foreign_ = true;
+  foreign_ = untouched_since_ = true;
   struck(Fault::kForeignDestroys);
 }
 
@@ -183,67 +205,87 @@ void Run::client_comes() {
   if (!state->gpus[0].mig_current) return;
   for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi) {
     if (!state->gpus[0].gis[gi].live || !state->gpus[0].gis[gi].cis[0].live) continue;
-    if (random_.below(3) != 0) continue;
+    if (random_.below(2) != 0) continue;
     workers_.push_back(node_->work(0, gi, 0));
     struck(Fault::kClientComes);
     return;
   }
 }
 
+void Run::client_goes() {
+  struck(Fault::kClientGoes);
+  node_->end_work(workers_.back());
+  workers_.pop_back();
+}
+
 // A destroy of an instance that the last look at the processes showed busy, and that still is.
 std::string Run::check_busy(std::string_view call) {
-  if (call != "destroy_gi" && call != "destroy_ci") return "";
   const auto gi = node_->nvml->instance_of_call();
   if (!gi) return "";
-  const auto it = busy_seen_.find(static_cast<uint8_t>(gi->value));
-  if (it == busy_seen_.end()) return "";
+  const auto id = static_cast<uint8_t>(gi->value);
   const auto state = node_->world->snapshot();
-  if (state->gpus[0].gis[gi->value].generation != it->second) return "";
-  if (call == "destroy_ci") return "";  // a free compute instance beside a busy one may go
-  return fmt::format("{} of GPU instance {}, which is in use", call, gi->value);
+  const sim::Gi& now = state->gpus[0].gis[id];
+  if (call == "destroy_gi") {
+    const auto it = busy_gis_.find(id);
+    if (it == busy_gis_.end() || now.generation != it->second) return "";
+    return fmt::format("destroy_gi of GPU instance {}, which is in use", id);
+  }
+  if (call != "destroy_ci") return "";
+  const auto ci = node_->nvml->compute_instance_of_call();
+  if (!ci) return "";
+  const auto it = busy_cis_.find({id, static_cast<uint8_t>(ci->value)});
+  if (it == busy_cis_.end() || now.cis[ci->value].generation != it->second) return "";
+  return fmt::format("destroy_ci of compute instance {} of GPU instance {}, which is in use",
+                     ci->value, id);
 }
 
 std::optional<Error> Run::strike(std::string_view call, const std::string& object, bool after) {
   if (call == "processes" && after) {
-    busy_seen_.clear();
+    busy_gis_.clear();
+    busy_cis_.clear();
     const auto state = node_->world->snapshot();
     for (const sim::Work& work : state->works) {
       if (!work.used || work.gi == sim::kNone) continue;
       if (!state->clients[work.client].alive) continue;
-      busy_seen_[work.gi] = state->gpus[0].gis[work.gi].generation;
+      const sim::Gi& gi = state->gpus[0].gis[work.gi];
+      busy_gis_[work.gi] = gi.generation;
+      if (work.ci != sim::kNone) busy_cis_[{work.gi, work.ci}] = gi.cis[work.ci].generation;
     }
   }
+  if (after && changes_something(call)) untouched_since_ = false;
   if (!after) {
     if (std::string wrong = check_busy(call); !wrong.empty()) wrong_ = wrong;
   }
   if (after && (call == "write")) note_journal();
   if (!armed_ || budget_ <= 0) return std::nullopt;
   const bool changes = changes_something(call);
-  if (random_.below(changes ? 6 : call == "write" ? 10 : 40) != 0) return std::nullopt;
+  if (random_.below(changes ? 5 : call == "write" ? 6 : 36) != 0) return std::nullopt;
   if (after) {
-    switch (random_.below(3)) {
+    switch (random_.below(8)) {
       case 0:
+      case 1:
+      case 2:
         if (!changes) return std::nullopt;
         struck(Fault::kTimeoutAfter);
         return Error{Code::kTimeout, fmt::format("{}: {}: Timeout (10)", object, call), {}};
-      case 1:
+      case 3:
         struck(Fault::kKilledAfter);
+        if (random_.below(2) == 0) node_->files.power_cut();
         throw Died{};
       default:
         return std::nullopt;
     }
   }
-  switch (random_.below(14)) {
+  switch (random_.below(20)) {
     case 0:
       if (!changes) break;
       struck(Fault::kInUse);
       return Error{
           Code::kInUse, fmt::format("{}: {}: In use by another client (19)", object, call), {}};
     case 1:
-      if (!call.starts_with("create")) break;
-      struck(Fault::kNoRoom);
-      return Error{
-          Code::kImpossible, fmt::format("{}: {}: Insufficient Resources (23)", object, call), {}};
+      if (call != "write") break;
+      struck(Fault::kDiskFull);
+      return Error{Code::kFailed, fmt::format("{}: No space left on device", object), {}};
     case 2:
       if (!changes) break;
       struck(Fault::kTimeoutBefore);
@@ -289,17 +331,33 @@ std::optional<Error> Run::strike(std::string_view call, const std::string& objec
     case 11:
       foreign_destroys();
       break;
+    case 12:
+    case 17:
+      if (workers_.empty()) break;
+      client_goes();
+      break;
+    case 13:
+    case 14:
+    case 15:
+    case 16:
+      if (!call.starts_with("create")) break;
+      struck(Fault::kNoRoom);
+      return Error{
+          Code::kImpossible, fmt::format("{}: {}: Insufficient Resources (23)", object, call), {}};
     default:
-      if (workers_.empty() || random_.below(3) == 0) {
+      if (workers_.empty() || random_.below(4) == 0) {
         client_comes();
         break;
       }
-      struck(Fault::kClientGoes);
-      node_->end_work(workers_.back());
-      workers_.pop_back();
+      client_goes();
       break;
   }
   return std::nullopt;
+}
+
+void Run::allow(const Layout& layout) {
+  allowed_.push_back(layout);
+  for (const plan::WantedGi& gi : layout.gis) known_.insert({*gi.placement, gi.profile});
 }
 
 void Run::note_journal() {
@@ -310,14 +368,17 @@ void Run::note_journal() {
       wrong_ = "the journal cannot be read: " + journal.error().message;
       continue;
     }
-    allowed_.push_back(journal->before);
-    if (!journal->provisional) allowed_.push_back(journal->after);
+    allow(journal->before);
+    if (!journal->provisional) allow(journal->after);
   }
 }
 
 mig::Report Run::run_once(const mig::Wish& wish, bool recover_only) {
   mig::Options options = Node::options();
-  options.told = [this](const std::string& text) { say("  " + text); };
+  options.told = [this](const std::string& text) {
+    say("  " + text);
+    if (text.find("another program changed it") != std::string::npos) told_ = true;
+  };
   Change change(node_->ports(), options, node_->gpu(0));
   if (recover_only)
     change.recover();
@@ -326,15 +387,33 @@ mig::Report Run::run_once(const mig::Wish& wish, bool recover_only) {
   return change.report();
 }
 
+bool is_as_wished(const mig::GpuState& state, const mig::Wish& wish) {
+  const mig::Decision decision = mig::decide(state, wish, {});
+  return decision.plan && !decision.plan->provisional && decision.plan->nothing_to_do();
+}
+
+// A layout that is neither old nor new: another program's doing, which somebody was told, and
+// nothing on it that nobody meant.
+std::string Run::judge_foreign(const Layout& now, const mig::Report& last) const {
+  if (!foreign_) return "it is neither old nor new";
+  if (untouched_since_) return "";
+  if (!told_ && !last.error) return "another program changed it, and nobody was told";
+  for (const plan::WantedGi& gi : now.gis)
+    if (!known_.contains({*gi.placement, gi.profile})) return "an instance that nobody meant";
+  return "";
+}
+
 std::string Run::go(Totals& totals) {
   // A start without faults.
-  const mig::Report first = run_once(random_wish(), false);
+  mig::Wish start = random_wish();
+  for (int i = 0; i < 3 && start.profiles.empty(); ++i) start = random_wish();
+  const mig::Report first = run_once(start, false);
   say(fmt::format("start: {}", first.layout));
-  if (random_.below(3) == 0) {
+  if (random_.below(2) == 0) {
     client_comes();
     strikes_ = {};
   }
-  allowed_.push_back(node_->look(0).layout());
+  allow(node_->look(0).layout());
   // A monitoring tool: on Ampere the mode cannot change while it holds the driver open.
   if (random_.below(10) == 0) (void)sim::add_simulated_client(*node_->world, 77, "nv-hostengine");
   node_->strike = [this](std::string_view call, const std::string& object, uint64_t, bool after) {
@@ -344,7 +423,6 @@ std::string Run::go(Totals& totals) {
   budget_ = 1 + static_cast<int>(random_.below(5));
   const mig::Wish wish = random_wish();
   bool died = false;
-  bool told = false;
   mig::Report report;
   for (int life = 0; life < 8; ++life) {
     try {
@@ -353,7 +431,7 @@ std::string Run::go(Totals& totals) {
                       report.error ? report.error->message : ""));
       ++totals.ends[static_cast<size_t>(report.end)];
       died = false;
-      told = told || report.error.has_value();
+      told_ = told_ || report.error.has_value();
     } catch (const Died&) {
       say("died");
       died = true;
@@ -383,13 +461,14 @@ std::string Run::go(Totals& totals) {
     ++totals.old_kept;
   else if (std::find(allowed_.begin(), allowed_.end(), now) != allowed_.end())
     ++totals.new_made;
+  else if (is_as_wished(state, wish))
+    ++totals.new_made;  // by whomever
   else if (rebooted_ && now.gis.empty())
     ++totals.told;
-  else if (foreign_)
+  else if (std::string wrong = judge_foreign(now, last); wrong.empty())
     ++totals.told;
   else
-    return fmt::format("it is neither old nor new: {}{}", mig::layout_text(now, state),
-                       told ? " (told)" : "");
+    return fmt::format("{}: {}", wrong, mig::layout_text(now, state));
   return "";
 }
 
@@ -421,7 +500,8 @@ int run(int argc, char** argv) {
       Run again(seed, false);
       (void)again.go(ignored);
       if (again.hash() != one.hash()) {
-        fmt::print("seed {}: a second run was another one\n", seed);
+        fmt::print("seed {}: a second run was another one\nagain: mig_dst --replay {}\n", seed,
+                   seed);
         return 1;
       }
     }
@@ -431,7 +511,7 @@ int run(int argc, char** argv) {
   bool enough = true;
   for (size_t i = 0; i < kFaults; ++i) {
     fmt::print(" {} {}", kNames[i], totals.strikes[i]);
-    enough = enough && (seeds < 50'000 || totals.strikes[i] >= 100);
+    enough = enough && (seeds < kSeedsForEveryFault || totals.strikes[i] >= 100);
   }
   fmt::print("\nends:");
   for (size_t i = 0; i < totals.ends.size(); ++i)

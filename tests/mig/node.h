@@ -96,7 +96,10 @@ class Node final : public ports::Locks, public ports::Clock, public ports::Pause
     files.number = &number;
   }
 
-  [[nodiscard]] mig::Ports ports() { return {*nvml, *nvml, *nvml, files, *this, *this, *this}; }
+  [[nodiscard]] mig::Ports ports() {
+    ports::Mig& mig = driver == nullptr ? *nvml : *driver;
+    return {*nvml, mig, *nvml, files, *this, *this, *this};
+  }
   [[nodiscard]] static mig::Options options() {
     mig::Options out;
     out.journal_folder = "/state/mig";
@@ -167,6 +170,7 @@ class Node final : public ports::Locks, public ports::Clock, public ports::Pause
 
   std::unique_ptr<sim::World> world;
   std::unique_ptr<sim::WorldNvml> nvml;
+  ports::Mig* driver = nullptr;  // instead of `nvml`, for a driver that answers otherwise
   Files files;
   Strike strike;
   uint64_t number = 0;

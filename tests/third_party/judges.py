@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the three nodes, lets each judge loose on each, and prints a line for each pair.
+"""Makes three nodes, lets each judge loose on each, and prints a line for each pair; then a node that gpuslice lays out anew again and again.
 
 A judge is a program of other people's making (or a few lines around their library) that exits 0 when every value it
 was told agrees with the truth of python/truth.py. run.sh calls this inside the judges' virtual environment.
@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,44 @@ def mixed_node(sim, root):
     return node
 
 
+# One label after the other on one node, so that each layout comes out of the one before by the smallest change.
+LAYOUTS = """
+version: v1
+mig-configs:
+  first:
+  - {devices: [0, 1], mig-enabled: true, mig-devices: {1g.5gb: 7}}
+  - {devices: [2], mig-enabled: true, mig-devices: {1g.6gb: 4}}
+  - {devices: [3], mig-enabled: true, mig-devices: {1g.10gb+me: 1, 1g.20gb: 2, 2g.20gb: 1}}
+  larger ones beside small ones:
+  - {devices: [0], mig-enabled: true, mig-devices: {3g.20gb: 1, 2g.10gb: 1, 1g.5gb: 2}}
+  - {devices: [1], mig-enabled: true, mig-devices: {1g.5gb: 5, 2g.10gb: 1}}
+  - {devices: [2], mig-enabled: true, mig-devices: {2g.12gb+me: 1, 1g.6gb: 2}}
+  - {devices: [3], mig-enabled: true, mig-devices: {4g.40gb: 1, 3g.40gb: 1}}
+  compute instances that share a GPU instance:
+  - {devices: [0], mig-enabled: true, mig-devices: {1c.3g.20gb: 3, 2c.4g.20gb: 2}}
+  - {devices: [1], mig-enabled: true, mig-devices: {1c.7g.40gb: 2, 3c.7g.40gb: 1}}
+  - {devices: [2], mig-enabled: true, mig-devices: {1c.2g.12gb: 2, 2g.12gb: 1}}
+  - {devices: [3], mig-enabled: true, mig-devices: {1c.4g.40gb: 1, 1g.10gb: 3}}
+  one whole and some empty:
+  - {devices: [0], mig-enabled: false}
+  - {devices: [1], mig-enabled: true, mig-devices: {7g.40gb: 1}}
+  - {devices: [2, 3], mig-enabled: true, mig-devices: {}}
+"""
+
+
+def applied_layouts(sim, root, gpuslice):
+    """Yields a node for each layout that `gpuslice apply` makes of it."""
+    node = Node("", sim, root, "2xA100-SXM4-40GB,1xA30,1xH100 80GB HBM3")
+    file = pathlib.Path(root).with_suffix(".yaml")
+    file.write_text(LAYOUTS)
+    for label in re.findall(r"^  (\w.*):$", LAYOUTS, re.M):
+        node.name = f"gpuslice apply's layout \"{label}\""
+        done = subprocess.run([gpuslice, "apply", "--root", root, "-f", file, "-c", label], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{node.name}: {done.stderr}")
+        yield node
+
+
 def judge(node, name, command, scratch, directory=None):
     """Runs one judge on one node; True when it agrees. Prints its line, and what differs."""
     truth = scratch / "truth.json"
@@ -158,6 +197,13 @@ def main():
                         failed += 1
             finally:
                 node.end()
+        # The judges that look at instances one by one.
+        for node in applied_layouts(sim, scratch / "applied", pathlib.Path(options.build).resolve() / "bin/gpuslice"):
+            for name, command, directory in (j for j in judges if j[0].startswith(("nvidia-ml-py 1", "nvitop"))):
+                if judge(node, name, command, scratch, directory):
+                    passed += 1
+                else:
+                    failed += 1
     if options.cc and (not options.only or options.only in "crowd"):
         crowd = subprocess.run([sys.executable, HERE / "crowd.py", "--build", options.build, "--go", f"{options.go}/crowd", "--cc", options.cc])
         passed, failed = (passed + 1, failed) if crowd.returncode == 0 else (passed, failed + 1)
