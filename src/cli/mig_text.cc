@@ -250,9 +250,15 @@ std::string plan_json(const std::string& label, const std::vector<GpuDecision>& 
                        {"gpuUuid", state.gpu.uuid},
                        {"mode", gpu.wish.mig ? "enabled" : "disabled"},
                        {"resetsGpu", gpu.needs_reset}};
-    if (plan.mode_changes && gpu.wish.mig) steps.push_back(mode);
+    const auto switch_mode = [&] {
+      steps.push_back(mode);
+      if (gpu.needs_reset)
+        steps.push_back(
+            {{"op", "reset"}, {"gpu", state.gpu.index.value}, {"gpuUuid", state.gpu.uuid}});
+    };
+    if (plan.mode_changes && gpu.wish.mig) switch_mode();
     for (const plan::Step& step : plan.steps.steps) steps.push_back(step_json(gpu, step));
-    if (plan.mode_changes && !gpu.wish.mig) steps.push_back(mode);
+    if (plan.mode_changes && !gpu.wish.mig) switch_mode();
     for (const plan::Gi& gi : plan.steps.kept)
       kept.push_back({{"gpu", state.gpu.index.value},
                       {"gpuUuid", state.gpu.uuid},

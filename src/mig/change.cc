@@ -287,8 +287,7 @@ void Change::go_back(Error error) {
     return;
   }
   if (error.code == Code::kNeedsReset) {
-    forget_journal();
-    end(End::kWaitsForReset, std::move(error));
+    wait_for_reset(std::move(error));
     return;
   }
   const Status back = drive(before_, Patience::kBack);
@@ -308,6 +307,12 @@ void Change::go_back(Error error) {
                                       "next start goes on from it",
                                       error.message, back.error().message),
                           {}});
+    return;
+  }
+  if (back.error().code == Code::kNeedsReset) {
+    error.code = Code::kNeedsReset;
+    error.message += "; and going back: " + back.error().message;
+    wait_for_reset(std::move(error));
     return;
   }
   if (foreign_changes_ > 0 && back.error().code != Code::kInUse) {
@@ -335,6 +340,21 @@ void Change::go_back(Error error) {
                       "next start goes on from it",
                       error.message, back.error().message, report_.layout),
           {}});
+}
+
+// Either the mode is pending, and all is done that could be; or the driver takes no change before a
+// reset, which takes the instances away: what was meant is made after it.
+void Change::wait_for_reset(Error error) {
+  const auto mode = ports_.mig.mig_mode(gpu_.uuid);
+  if (mode && mode->current != mode->pending) {
+    forget_journal();
+  } else {
+    error.message += fmt::format(
+        "; nothing can be changed before a reset (gpuslice smi --gpu-reset -i {}) or a reboot; it "
+        "is now: {}; the journal is kept, and the next start goes on from it",
+        gpu_.index.value, report_.layout);
+  }
+  end(End::kWaitsForReset, std::move(error));
 }
 
 void Change::recover() {

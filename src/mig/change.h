@@ -65,7 +65,7 @@ enum class End {
   kDone,
   kRefused,        // nothing was touched
   kWentBack,       // it failed, and the GPU is as it was before
-  kWaitsForReset,  // the mode is pending: a reset or a reboot makes it so
+  kWaitsForReset,  // the mode is pending, or the driver takes no change: a reset or a reboot first
   kLost,           // the GPU does not answer; the journal is kept, the next start goes on
   kBlocked,        // somebody came to use what has to go either way; the journal is kept
   kForeign,        // another program changed it meanwhile; left as that left it
@@ -127,6 +127,7 @@ class Change {
   [[nodiscard]] Layout with_foreign(const Layout& target, const Layout& now) const;
   void notice_foreign(GpuState& state, const std::vector<Layout>& expected);
   void go_back(Error error);
+  void wait_for_reset(Error error);
   void end(End end, std::optional<Error> error);
   void forget_journal();
   void tell(const std::string& text) const;

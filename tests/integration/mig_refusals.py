@@ -22,6 +22,7 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
+from node_under_test import NodeUnderTest, eventually  # noqa: E402
 
 BIN = None  # by --bin
 DRIVERS = ("550.90.07", "570.86.15", "580.65.06")
@@ -251,6 +252,27 @@ class Refused(unittest.TestCase):
         self.refused(FAILED, f"GPU 0: nothing is changed without a journal: {state}/mig/{{gpu0}}.journal: cannot be written: No space "
                      "left on device; make room or give another --state-dir", label(entry("{7g.40gb: 1}", "[0]")), "--state-dir", state,
                      before=before)
+
+    # --- pods ------------------------------------------------------------------------------------------------------
+
+    def test_a_pod_that_holds_a_gpu(self):
+        with NodeUnderTest(BIN) as node:
+            node.configure("version: v1\n")
+            node.start_kubelet()
+            node.start_agent()
+            eventually("four GPUs are offered", lambda: node.allocatable() == 4)
+            node.sim("pod", "--dir", node.kubelet_dir, "run", "train", "--request", "nvidia.com/gpu=1", "--work", "--memory 1Gi")
+            eventually("the pod computes", lambda: any(gpu["clients"] for gpu in node.show()["gpus"]))
+            held = next(gpu["index"] for gpu in node.show()["gpus"] if gpu["clients"])
+            file = node.dir / "mig.yaml"
+            file.write_text(label(entry("{1g.5gb: 7}", f"[{held}]")))
+            before = [(gpu["migMode"], gpu["calls"]) for gpu in node.show()["gpus"]]
+            done = run(BIN / "gpuslice", "apply", "--root", node.root, "--kubelet-dir", node.kubelet_dir, "--run-dir", node.dir / "run",
+                       "-f", file, "-c", "wanted")
+            self.assertEqual(done.returncode, IN_USE, done.stdout + done.stderr)
+            self.assertRegex(done.stderr, rf"^GPU {held}: its MIG mode cannot be switched on while it is in use: PID \d+ \(\S+\) of pod "
+                             r"default/train, container \S+; end them, or wait with --wait\n$")
+            self.assertEqual([(gpu["migMode"], gpu["calls"]) for gpu in node.show()["gpus"]], before)
 
     # --- a driver that does not say --------------------------------------------------------------------------------
 

@@ -159,6 +159,68 @@ TEST(Change, WhatComesBetweenPlanAndExecutionIsAnotherProgramsAndStays) {
             "4:2");
 }
 
+// RESET_REQUIRED in the middle: neither forward nor back. A reset takes all instances; then the
+// next start makes what was meant.
+TEST(Change, ADriverThatWantsAResetFirstIsFinishedAfterIt) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
+  int changes = 0;
+  node.strike = [&](std::string_view call, const std::string&, uint64_t,
+                    bool after) -> std::optional<Error> {
+    const bool changing = call.starts_with("create") || call.starts_with("destroy");
+    if (after || !changing || ++changes <= 5) return std::nullopt;
+    return Error{Code::kNeedsReset, "GPU 0: the driver: Reset Required (16)", {}};
+  };
+  const mig::Report report = apply(node, wish({{"7g.40gb", 1}}));
+  node.strike = nullptr;
+  EXPECT_EQ(report.end, End::kWaitsForReset);
+  EXPECT_EQ(report.error->code, Code::kNeedsReset);
+  EXPECT_NE(report.error->message.find("before a reset (gpuslice smi --gpu-reset -i 0)"),
+            std::string::npos)
+      << report.error->message;
+  EXPECT_EQ(node.files.files.size(), 1U);
+  ASSERT_TRUE(node.nvml->reset(node.gpu(0).bus_id).has_value());
+  Change next(node.ports(), Node::options(), node.gpu(0));
+  next.recover();
+  EXPECT_EQ(next.report().end, End::kDone);
+  EXPECT_EQ(text_of(node), "7g.40gb at 0:8");
+  EXPECT_TRUE(node.files.files.empty());
+}
+
+// Eight GPUs, one in the wrong mode: only that one is switched and reset, and no call of the driver
+// names another.
+TEST(Change, TheOtherGpusHearNothing) {
+  sim::NodeOptions options;
+  options.gpus.assign(8, {"A100-SXM4-40GB", sim::Sweep::kPlain});
+  Node node(options);
+  for (uint32_t gpu = 0; gpu < 8; ++gpu) {
+    if (gpu == 3) continue;
+    ASSERT_EQ(apply(node, wish({{"1g.5gb", 7}}), gpu).end, End::kDone);
+  }
+  const auto before = node.world->snapshot();
+  std::set<std::string> named;
+  node.strike = [&](std::string_view, const std::string& object, uint64_t,
+                    bool) -> std::optional<Error> {
+    named.insert(object);
+    return std::nullopt;
+  };
+  EXPECT_EQ(apply(node, wish({{"3g.20gb", 2}}), 3).end, End::kDone);
+  node.strike = nullptr;
+  for (uint32_t gpu = 0; gpu < 8; ++gpu) {
+    if (gpu == 3) continue;
+    const std::string uuid = node.gpu(gpu).uuid;
+    for (const std::string& object : named)
+      EXPECT_EQ(object.find(uuid), std::string::npos) << object;
+    const sim::Gpu& was = before->gpus[gpu];
+    const auto state = node.world->snapshot();
+    const sim::Gpu& is = state->gpus[gpu];
+    EXPECT_EQ(is.resets, was.resets);
+    EXPECT_EQ(is.calls.set_mig_mode.ok, was.calls.set_mig_mode.ok);
+    for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi)
+      EXPECT_EQ(is.gis[gi].generation, was.gis[gi].generation);
+  }
+}
+
 // A call that reports an error and took effect all the same is ours, not another program's.
 TEST(Change, AnErrorDoesNotSayThatNothingHappened) {
   Node node(one_board("A100-SXM4-40GB"));

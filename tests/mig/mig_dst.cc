@@ -37,6 +37,7 @@ enum class Fault : uint8_t {
   kPowerCut,
   kReboot,
   kLost,
+  kResetRequired,
   kDiskFull,
   kForeignCreates,
   kForeignDestroys,
@@ -47,10 +48,10 @@ enum class Fault : uint8_t {
 constexpr uint64_t kSeedsForEveryFault = 10'000;  // from so many on each strikes 100 times
 constexpr size_t kFaults = static_cast<size_t>(Fault::kCount);
 constexpr std::array<const char*, kFaults> kNames = {
-    "in-use",     "no-room",   "timeout-before",  "timeout-after",    "unknown",
-    "hang",       "killed",    "killed-after",    "power-cut",        "reboot",
-    "lost",       "disk-full", "foreign-creates", "foreign-destroys", "client-comes",
-    "client-goes"};
+    "in-use",       "no-room",        "timeout-before", "timeout-after",   "unknown",
+    "hang",         "killed",         "killed-after",   "power-cut",       "reboot",
+    "lost",         "reset-required", "disk-full",      "foreign-creates", "foreign-destroys",
+    "client-comes", "client-goes"};
 
 struct Totals {
   std::array<uint64_t, kFaults> strikes{};
@@ -117,7 +118,7 @@ class Run {
   std::array<uint64_t, kFaults> strikes_{};
   int budget_ = 0;
   bool armed_ = false;
-  bool rebooted_ = false, foreign_ = false, lost_ = false;
+  bool rebooted_ = false, foreign_ = false, lost_ = false, needs_reset_ = false;
   bool told_ = false;             // that something came between
   bool untouched_since_ = false;  // the change of another program, by us
   std::vector<Layout> allowed_;
@@ -257,6 +258,8 @@ std::optional<Error> Run::strike(std::string_view call, const std::string& objec
     if (std::string wrong = check_busy(call); !wrong.empty()) wrong_ = wrong;
   }
   if (after && (call == "write")) note_journal();
+  if (needs_reset_ && !after && changes_something(call))
+    return Error{Code::kNeedsReset, fmt::format("{}: {}: Reset Required (16)", object, call), {}};
   if (!armed_ || budget_ <= 0) return std::nullopt;
   const bool changes = changes_something(call);
   if (random_.below(changes ? 5 : call == "write" ? 6 : 36) != 0) return std::nullopt;
@@ -276,7 +279,7 @@ std::optional<Error> Run::strike(std::string_view call, const std::string& objec
         return std::nullopt;
     }
   }
-  switch (random_.below(20)) {
+  switch (random_.below(24)) {
     case 0:
       if (!changes) break;
       struck(Fault::kInUse);
@@ -331,6 +334,11 @@ std::optional<Error> Run::strike(std::string_view call, const std::string& objec
     case 11:
       foreign_destroys();
       break;
+    case 18:
+      if (!changes) break;
+      struck(Fault::kResetRequired);
+      needs_reset_ = true;
+      return Error{Code::kNeedsReset, fmt::format("{}: {}: Reset Required (16)", object, call), {}};
     case 12:
     case 17:
       if (workers_.empty()) break;
@@ -444,6 +452,13 @@ std::string Run::go(Totals& totals) {
   if (lost_) {
     // Back on the bus after a reset: instances are gone with it.
     (void)node_->world->write([](sim::State& s) { s.gpus[0].lost = 0; });
+  }
+  if (needs_reset_) {
+    needs_reset_ = false;
+    rebooted_ = true;  // as far as instances go
+    (void)node_->world->write(
+        [](sim::State& s) { return sim::reset_gpu(s, 0, {true, sim::kNoClient}); });
+    say("  reset");
   }
   // The next start.
   const mig::Report last = run_once(wish, true);
