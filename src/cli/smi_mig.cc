@@ -194,46 +194,48 @@ int SmiMigRun::mode() {
   return code;
 }
 
+Status SmiMigRun::reset_gpu(const Gpu& gpu) const {
+  TRY_ASSIGN(const std::unique_ptr<ports::Locks::Held> held, lock(gpu));
+  // Our own session is a client like any other.
+  ports_.nvml.close();
+  const Status done = ports_.reset.reset(gpu.bus_id);
+  if (const Status again = ports_.nvml.open(); !again) hint(again.error().text());
+  if (done) return {};
+  if (done.error().code == Code::kInUse)
+    tell_holders(gpu, std::nullopt);
+  else if (done.error().code != Code::kNoPermission)
+    hint(done.error().text());
+  return done;
+}
+
 int SmiMigRun::reset() {
   std::vector<std::string> refused;
   int in_use = 0;
   int code = 0;
   for (const Gpu* gpu : chosen_) {
-    const auto held = lock(*gpu);
-    Status done;
-    if (held) {
-      // Our own session is a client like any other.
-      ports_.nvml.close();
-      done = ports_.reset.reset(gpu->bus_id);
-      if (const Status again = ports_.nvml.open(); !again) hint(again.error().text());
-    } else {
-      done = std::unexpected(held.error());
-    }
+    const Status done = reset_gpu(*gpu);
     if (done) {
       out(fmt::format("GPU {} was successfully reset.", gpu->bus_id));
       continue;
     }
-    const ports::NvmlAnswer said = smi_answer_of(done.error());
     tell_root(done.error());
+    if (code == 0) code = smi_exit_code(done.error());
     if (done.error().code == Code::kImpossible) {
       out(fmt::format("Resetting GPU {} is not supported.", gpu->bus_id));
-      if (code == 0) code = smi_exit_code(done.error());
       continue;
     }
-    refused.push_back(fmt::format("  GPU {}: {}", gpu->bus_id, said.words));
-    if (done.error().code == Code::kInUse) {
-      ++in_use;
-      if (held) tell_holders(*gpu, std::nullopt);
-    }
-    code = done.error().code == Code::kInUse ? kNotResetExit : smi_exit_code(done.error());
+    refused.push_back(fmt::format("  GPU {}: {}", gpu->bus_id, smi_answer_of(done.error()).words));
+    if (done.error().code == Code::kInUse) ++in_use;
   }
   if (!refused.empty())
     out("The following GPUs could not be reset:\n" + join(refused, "\n") + "\n");
-  if (in_use != 0)
+  if (in_use != 0) {
     out(
         fmt::format("{} currently being used by one or more other processes (a CUDA program, or "
                     "one that watches GPUs). End them and try again, or reboot.",
                     in_use == 1 ? "1 device is" : fmt::format("{} devices are", in_use)));
+    return kNotResetExit;
+  }
   if (code == 0) out("All done.");
   return code;
 }

@@ -15,8 +15,9 @@ using What = SmiMigRequest::What;
 // As the tool lists them: by compute slices, then by NVML's enum.
 Result<std::vector<ports::GiProfile>> profiles_of(ports::Mig& mig, const std::string& uuid) {
   TRY_ASSIGN(ports::GiProfiles told, mig.gi_profiles(uuid));
-  std::stable_sort(told.profiles.begin(), told.profiles.end(),
-                   [](const auto& a, const auto& b) { return a.slices < b.slices; });
+  std::sort(told.profiles.begin(), told.profiles.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.slices, a.nvml_enum) < std::pair(b.slices, b.nvml_enum);
+  });
   return std::move(told.profiles);
 }
 

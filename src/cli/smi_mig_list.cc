@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace gpuslice::cli {
 namespace {
 
@@ -37,18 +39,27 @@ std::string placements(const std::vector<gpu::Placement>& all) {
                      all.empty() ? 0 : all.front().size);
 }
 
+// What stands left of the numbers, `width` wide: the profile's name, its id right-aligned in two
+// columns. A long name, such as 1c.2g.48gb+me.all, takes of the blanks that follow.
+std::string profile_cell(const std::string& name, uint32_t id, char star, size_t width) {
+  std::string cell = "MIG " + name;
+  const std::string number = std::to_string(id);
+  const size_t end = 22;
+  cell.resize(std::max(cell.size() + 1, end - number.size()), ' ');
+  return fmt::format("{:<{}}", cell + number + (star == ' ' ? "" : "*"), width);
+}
+
 }  // namespace
 
 std::string gi_profile_table(const std::vector<GiProfileRow>& rows) {
   std::vector<std::string> lines;
   for (const GiProfileRow& r : rows) {
     const ports::GiProfile& p = r.profile;
-    lines.push_back(
-        line(kGiProfiles,
-             fmt::format("{:>4}  {:<20}{:>2}     {:<11}{:<11}No     {:<7}{:<6}{}", r.gpu,
-                         "MIG " + p.name, p.id.value, fmt::format("{}/{}", r.free, p.most),
-                         gib(p.memory_mib), p.sm, p.dec, p.enc)) +
-        line(kGiProfiles, fmt::format("{:>64}     {:<6}{}", p.ce, p.jpeg, p.ofa)));
+    lines.push_back(line(kGiProfiles, fmt::format("{:>4}  {}{:<11}{:<11}No     {:<7}{:<6}{}", r.gpu,
+                                                  profile_cell(p.name, p.id.value, ' ', 27),
+                                                  fmt::format("{}/{}", r.free, p.most),
+                                                  gib(p.memory_mib), p.sm, p.dec, p.enc)) +
+                    line(kGiProfiles, fmt::format("{:>64}     {:<6}{}", p.ce, p.jpeg, p.ofa)));
   }
   return box(kGiProfiles,
              {" GPU instance profiles:",
@@ -60,10 +71,10 @@ std::string gi_profile_table(const std::vector<GiProfileRow>& rows) {
 std::string gi_table(const std::vector<GiRow>& rows) {
   std::vector<std::string> lines;
   for (const GiRow& r : rows)
-    lines.push_back(line(
-        kInstances,
-        fmt::format("{:>4}  {:<20}{:>2}{:>9}{:>11}:{}", r.gpu, "MIG " + r.profile,
-                    r.gi.profile.value, r.gi.id.value, r.gi.placement.start, r.gi.placement.size)));
+    lines.push_back(
+        line(kInstances, fmt::format("{:>4}  {}{:>2}{:>11}:{}", r.gpu,
+                                     profile_cell(r.profile, r.gi.profile.value, ' ', 29),
+                                     r.gi.id.value, r.gi.placement.start, r.gi.placement.size)));
   return box(kInstances,
              {" GPU instances:", " GPU   Name             Profile  Instance   Placement",
               "                          ID       ID       Start:Size"},
@@ -76,8 +87,8 @@ std::string ci_profile_table(const std::vector<CiProfileRow>& rows) {
     const ports::CiProfile& p = r.profile;
     lines.push_back(
         line(kCiProfiles,
-             fmt::format("{:>4}{:>7}       {:<20}{:>2}{}     {:<14}{:<10}{:<6}{:<6}{}", r.gpu, r.gi,
-                         "MIG " + p.name, p.id.value, r.fills ? '*' : ' ',
+             fmt::format("{:>4}{:>7}       {}{:<14}{:<10}{:<6}{:<6}{}", r.gpu, r.gi,
+                         profile_cell(p.name, p.id.value, r.fills ? '*' : ' ', 28),
                          fmt::format("{}/{}", p.free, p.most), p.sm, p.dec, p.enc, p.ofa)) +
         line(kCiProfiles, fmt::format("{:70}{:<6}{}", "", p.ce, p.jpeg)));
   }
@@ -94,8 +105,9 @@ std::string ci_table(const std::vector<CiRow>& rows) {
   std::vector<std::string> lines;
   for (const CiRow& r : rows)
     lines.push_back(
-        line(kInstances, fmt::format("{:>4}{:>7}       {:<20}{:>2}{:>10}", r.gpu, r.gi,
-                                     "MIG " + r.profile, r.ci.profile.value, r.ci.id.value)));
+        line(kInstances,
+             fmt::format("{:>4}{:>7}       {}{:>2}", r.gpu, r.gi,
+                         profile_cell(r.profile, r.ci.profile.value, ' ', 30), r.ci.id.value)));
   return box(kInstances,
              {" Compute instances:", " GPU     GPU       Name             Profile   Instance",
               "       Instance                       ID        ID", "         ID"},

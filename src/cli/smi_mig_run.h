@@ -57,6 +57,7 @@ class SmiMigRun {
   int destroy_gi(const Gpu& gpu, const ports::GpuInstance& gi) const;
   int destroy_ci(const Gpu& gpu, GiId gi, CiId ci) const;
   bool mode_of(const Gpu& gpu, int& code);
+  Status reset_gpu(const Gpu& gpu) const;
   void pending(const Gpu& gpu, ports::Activation why) const;
 
   const SmiMigRequest& request_;

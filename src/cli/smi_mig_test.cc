@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "cli/smi_mig_list.h"
 
 namespace gpuslice::cli {
 namespace {
@@ -25,8 +26,8 @@ Error no_permission() { return nvml_error(Code::kNoPermission, "Insufficient Per
 Error not_supported() { return nvml_error(Code::kImpossible, "Not Supported", 3); }
 
 ports::GiProfile profile(uint32_t id, uint32_t nvml_enum, std::string name, uint32_t slices,
-                         uint32_t most, uint32_t mib, uint32_t sm, std::vector<uint8_t> starts,
-                         uint8_t size) {
+                         uint32_t most, uint32_t mib, uint32_t sm,
+                         const std::vector<uint8_t>& starts, uint8_t size) {
   ports::GiProfile p{
       ProfileId{id}, nvml_enum, std::move(name), slices, most, mib, sm, slices, 0, 0, 0, 0, {}};
   for (const uint8_t start : starts) p.placements.push_back({start, size});
@@ -593,6 +594,26 @@ TEST_F(SmiMig, Usage) {
   EXPECT_FALSE(is_smi_mig(Words{"-L", "-i", "0"}));
   EXPECT_FALSE(is_smi_mig(Words{}));
   EXPECT_EQ(parse_smi_mig(Words{"mig", "-h"})->what, SmiMigRequest::What::kHelp);
+}
+
+TEST(SmiMigTables, LongNamesKeepTheirColumns) {
+  ports::CiProfile ci{ProfileId{0}, "1c.2g.48gb+me.all", 1, 2, 2, 46, 1, 1, 1, 1, 1, {{0, 1}}};
+  const ports::GiProfile gi = profile(65, 15, "1g.24gb+me.all", 1, 1, 24192, 188, {0, 3, 6, 9}, 3);
+  EXPECT_NE(
+      ci_profile_table({{0, 3, ci, true}})
+          .find("|   0      3       MIG 1c.2g.48gb+me.all 0*    2/2           46        1     "
+                "1     1   |\n"),
+      std::string::npos);
+  EXPECT_NE(gi_profile_table({{0, gi, 1}})
+                .find("|   0  MIG 1g.24gb+me.all  65     1/1        23.62      No     188    0     "
+                      "0   |\n"),
+            std::string::npos);
+  EXPECT_NE(ci_table({{0, 3, ci.name, {CiId{1}, ProfileId{0}, {0, 1}, ""}}})
+                .find("|   0      3       MIG 1c.2g.48gb+me.all 0        1     |\n"),
+            std::string::npos);
+  EXPECT_NE(gi_table({{0, gi.name, {GiId{13}, ProfileId{65}, {9, 3}, {}}}})
+                .find("|   0  MIG 1g.24gb+me.all  65       13          9:3     |\n"),
+            std::string::npos);
 }
 
 TEST(SmiExitCode, IsThatOfNvml) {

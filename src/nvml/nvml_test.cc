@@ -8,6 +8,7 @@
 #include <string>
 
 #include "nvml/library.h"
+#include "nvml/reset.h"
 #include "nvml/session.h"
 
 namespace gpuslice::nvml {
@@ -28,8 +29,53 @@ class SessionTest : public ::testing::Test {
     fs::copy_file(FAKE_NVML, root_ + "/lib64/libnvidia-ml.so.1");
   }
 
+  // The driver's own nvidia-smi, as a script.
+  void install_smi(const std::string& script) {
+    fs::create_directories(root_ + "/usr/bin");
+    const std::string program = root_ + "/usr/bin/nvidia-smi";
+    std::ofstream(program) << "#!/bin/sh\n" << script << "\n";
+    fs::permissions(program, fs::perms::owner_all);
+  }
+
   std::string root_;
 };
+
+TEST_F(SessionTest, AResetIsTheDriversOwnToolsBusiness) {
+  install();
+  install_smi(
+      "test \"$*\" = '--gpu-reset -i 00000000:07:00.0' && echo \"GPU $3 was successfully "
+      "reset.\" && echo 'All done.'");
+  EXPECT_TRUE(NodeReset(root_).reset("00000000:07:00.0").has_value());
+  const std::string smi = root_ + "/usr/bin/nvidia-smi";
+  const std::pair<const char*, Code> cases[] = {
+      {"The following GPUs could not be reset:\n  GPU 00000000:07:00.0: In use by another client",
+       Code::kInUse},
+      {"Resetting GPU 00000000:07:00.0 is not supported.", Code::kImpossible},
+      {"Unable to reset this GPU: Insufficient Permissions", Code::kNoPermission},
+      {"", Code::kFailed}};
+  for (const auto& [words, code] : cases) {
+    install_smi(std::string("printf '%s\\n' '") + words + "'; exit 1");
+    const Status done = NodeReset(root_ + "/").reset("00000000:07:00.0");
+    ASSERT_FALSE(done.has_value()) << words;
+    EXPECT_EQ(done.error().code, code) << done.error().text();
+    EXPECT_TRUE(done.error().message.starts_with("GPU 00000000:07:00.0: " + smi + " --gpu-reset: "))
+        << done.error().text();
+  }
+}
+
+TEST_F(SessionTest, AResetDoesNotRunThisProgramAgain) {
+  install();
+  fs::create_directories(root_ + "/usr/bin");
+  fs::create_symlink(fs::read_symlink("/proc/self/exe"), root_ + "/usr/bin/nvidia-smi");
+  const Status done = NodeReset(root_).reset("00000000:07:00.0");
+  ASSERT_FALSE(done.has_value());
+  EXPECT_EQ(done.error(),
+            (Error{Code::kFailed,
+                   "GPU 00000000:07:00.0: NVML has no call for a reset, and " + root_ +
+                       "/usr/bin/nvidia-smi is gpuslice itself; put the driver's own nvidia-smi "
+                       "there, or reboot",
+                   {}}));
+}
 
 TEST_F(SessionTest, WithoutADriverItSaysWhereItLooked) {
   Session session(root_);

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -88,6 +89,14 @@ Result<Ran> run(const std::string& program, const std::string& bus_id) {
   return ran;
 }
 
+// gpuslice itself may stand there under the tool's name: it would run itself for ever.
+bool is_this_program(const std::string& path) {
+  struct stat there{};
+  struct stat self{};
+  return ::stat(path.c_str(), &there) == 0 && ::stat("/proc/self/exe", &self) == 0 &&
+         there.st_dev == self.st_dev && there.st_ino == self.st_ino;
+}
+
 // Its words as one line.
 std::string one_line(std::string_view output) {
   std::string line;
@@ -111,6 +120,11 @@ Status NodeReset::reset(const std::string& bus_id) {
   library.reset();
   const std::string own = root_ + "/usr/bin/nvidia-smi";
   const std::string program = ::access(own.c_str(), X_OK) == 0 ? own : "nvidia-smi";
+  if (is_this_program(program))
+    return fail(Code::kFailed,
+                "GPU {}: NVML has no call for a reset, and {} is gpuslice itself; put the driver's "
+                "own nvidia-smi there, or reboot",
+                bus_id, program);
   TRY_ASSIGN(const Ran ran, run(program, bus_id));
   if (WIFEXITED(ran.status) && WEXITSTATUS(ran.status) == 0 &&
       ran.output.find("successfully reset") != std::string::npos)
@@ -121,6 +135,7 @@ Status NodeReset::reset(const std::string& bus_id) {
   if (ran.output.find("ot supported") != std::string::npos ||
       ran.output.find("Not Supported") != std::string::npos)
     code = Code::kImpossible;
+  if (ran.output.find("Insufficient Permissions") != std::string::npos) code = Code::kNoPermission;
   return fail(code, "GPU {}: {} --gpu-reset: {}", bus_id, program,
               said.empty() ? "it said nothing" : said);
 }

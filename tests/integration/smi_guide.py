@@ -279,6 +279,20 @@ class Resetless(OnANode):
         self.assertEqual(self.modes(), [(0, 0)])
 
 
+class OtherBoards(OnANode):
+    gpus = "1xA30-24GB,1xNVIDIA RTX PRO 6000 Blackwell Server Edition,1xH200-141GB"
+
+    def test_every_row_is_as_wide_as_its_box(self):
+        self.assertEqual(self.smi("-mig", "1")[0], 0)
+        for gpu, profiles in (("0", "1g.6gb+me,2g.12gb"), ("1", "2g.48gb+me.all"), ("2", "1g.18gb,3g.71gb")):
+            self.assertEqual(self.smi("mig", "-cgi", profiles, "-C", "-i", gpu)[0], 0, profiles)
+        for word, width in (("-lgip", 81), ("-lgi", 57), ("-lci", 57), ("-lcip", 88)):
+            code, out, _ = self.smi("mig", word)
+            self.assertEqual((code, {len(line) for line in out.splitlines()}), (0, {width}), word)
+        code, out, _ = self.smi()
+        self.assertEqual((code, {len(line) for line in out.splitlines() if line}), (0, {91}))
+
+
 class InAVirtualMachine(unittest.TestCase):
     def test_the_mode_stays_pending(self):
         with NodeUnderTest(BIN, gpus="1xT4") as node:
