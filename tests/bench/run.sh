@@ -9,12 +9,15 @@ trap 'rm -rf "$work"' EXIT
 binary=$build/bin/gpuslice
 "$build/bin/gpuslice-sim" create --root "$work/node8" --gpus 8xA100-SXM4-40GB >/dev/null
 "$build/bin/gpuslice-sim" create --root "$work/node16" --gpus 16xA100-SXM4-40GB >/dev/null
+# `chrt -r 10 ./dev bench` measures us and not our neighbours on a machine that does other work.
+priority=
+chrt -p $$ | grep -qE 'SCHED_(RR|FIFO)' && priority=' at real-time priority (`chrt`), since the machine had other work,'
 library=$(find "$work/node8/usr" -name libnvidia-ml.so.1 | head -n 1)
 
 {
   echo '# Performance'
   echo
-  echo "Measured by \`./dev bench\` on simulated nodes, on $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)),"
+  echo "Measured by \`./dev bench\` on simulated nodes,$priority on $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)),"
   echo "$(date -u +%Y-%m-%d). Budgets are those of the architecture. The agent is started as users start it; everything is seen from outside, over its sockets and"
   echo 'from `/proc`. Programs: `tests/bench/agent_bench.cc`, `tests/bench/nvml_bench.cc`.'
   echo
