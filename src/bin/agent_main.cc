@@ -1,5 +1,6 @@
 #include "bin/agent_main.h"
 
+#include <fmt/core.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -295,7 +296,10 @@ Result<int> run_agent(const AgentCommand& command, char** environment) {
   if (started) loop->run();
   const bool clean = agent->stop();
   if (!started) {
-    if (!clean) ::_exit(exit_code(started.error().code));
+    if (!clean) {
+      fmt::print(stderr, "{}\n", started.error().text());
+      ::_exit(exit_code(started.error().code));
+    }
     return std::unexpected(started.error());
   }
   if (!clean) {

@@ -422,6 +422,14 @@ TEST_F(AgentProcess, SaysWhatIsWrongWithHowItWasStarted) {
   start({"--listen", where});
   EXPECT_EQ(wait_for_exit(), 7);
   EXPECT_TRUE(said(where + ": cannot be listened on: another program has this port")) << log();
+  // Also when a driver that hangs, which was asked first, leaves no way to end but at once.
+  fs::remove(dir_ + "/log");
+  install_driver();
+  ASSERT_EQ(::setenv("FAKE_NVML_HANGS", "1", 1), 0);
+  start({"--listen", where});
+  ::unsetenv("FAKE_NVML_HANGS");
+  EXPECT_EQ(wait_for_exit(), 7);
+  EXPECT_TRUE(said(where + ": cannot be listened on: another program has this port")) << log();
   ::close(taken);
 }
 
