@@ -223,6 +223,7 @@ def record_node(r):
     r.call("nvmlSystemGetHicVersion", "node", count, Out("entries", "id:I firmware:s32", MOST), counted=count)
     count = Out("count", ":I", start=u32(MOST))
     r.call("nvmlSystemGetTopologyGpuSet", "node", number("cpu", 0), count, Out("gpus", ":P", MOST), counted=count)
+    r.call("nvmlUnitGetHandleByIndex", "node", number("index", 0), Out("unit", ":P"))
     r.call("nvmlSystemGetConfComputeCapabilities", "node", Out("capabilities", "cpu:I gpus:I"))
     r.call("nvmlSystemGetConfComputeState", "node", Out("state", "environment:I feature:I dev_tools:I"))
     r.call("nvmlSystemGetConfComputeGpusReadyState", "node", Out("ready", ":I"))
@@ -525,6 +526,7 @@ def record_gi(r, on, pointer):
                        Out("profile", layout, start=version_of(layout, version), shown=f"version {version}"))
             if code == 0 and engine == 0:
                 record_ci_profile(r, on, handle, got["profile"]["id"])
+    r.call("nvmlGpuInstanceGetVgpuSchedulerState", on, handle, Out("state", "version:I rest:x20", start=u32(0x01000018), shown="version 1"))
     for ci in (0, 1, 7, 99):
         r.call("nvmlGpuInstanceGetComputeInstanceById", on, handle, number("id", ci), Out("instance", ":P"))
 
@@ -646,6 +648,8 @@ def record_gpu(r, index):
     _, pci = r.call("nvmlDeviceGetPciInfo_v3", on, handle, Out("value", "legacy:s16 rest:x20 bus_id:s32"), note="for the lookup")
     if uuid:
         r.call("nvmlDeviceGetHandleByUUID", on, text("uuid", uuid["text"].encode(), "its own"), Out("gpu", ":P"))
+        ascii_uuid = struct.pack("II41s", 0x01000034, 1, uuid["text"].encode())
+        r.call("nvmlDeviceGetHandleByUUIDV", on, Out("uuid", "version:I type:I text:s44", start=ascii_uuid, shown="version 1, its own"), Out("gpu", ":P"))
         r.call("nvmlDeviceGetHandleByUUID", on, text("uuid", uuid["text"].upper().encode(), "its own, upper case"), Out("gpu", ":P"))
     if pci:
         for form, value in (("its own", pci["value"]["bus_id"]), ("legacy", pci["value"]["legacy"]), ("lower case", pci["value"]["bus_id"].lower()),

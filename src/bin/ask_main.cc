@@ -86,6 +86,21 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
   return rows;
 }
 
+// A change that was interrupted is finished or taken back by whoever starts next, over what is made
+// here meanwhile.
+void tell_of_journals(const cli::SmiMigRequest& request, const std::vector<ports::Gpu>& gpus,
+                      const std::string& folder, host::NodeFiles& files) {
+  const auto left = mig::journals_left(files, folder);
+  if (!left) return;
+  for (const ports::Gpu& gpu : gpus)
+    if (cli::smi_chosen(request.gpus, gpu) &&
+        std::find(left->begin(), left->end(), gpu.uuid) != left->end())
+      fmt::print(stderr,
+                 "GPU {}: an earlier change was interrupted; its journal is in {}, and the next "
+                 "gpuslice apply for this GPU, or the agent, first goes on from it\n",
+                 gpu.index.value, folder);
+}
+
 // What changes MIG, or shows it as `nvidia-smi mig` does.
 Result<int> smi_mig(const std::vector<std::string>& args, const std::string& root,
                     const std::string& run_dir) {
@@ -100,6 +115,8 @@ Result<int> smi_mig(const std::vector<std::string>& args, const std::string& roo
   view.gpus = node.gpus();
   for (const MigNode::Silent& silent : node.silent())
     view.silent.push_back({silent.index, silent.error});
+  host::NodeFiles files(places.root);
+  if (request.changes()) tell_of_journals(request, view.gpus, node.options().journal_folder, files);
   nvml::NodeReset reset(places.root);
   host::FileLocks locks;
   const auto say = [](std::string_view text) {

@@ -48,6 +48,8 @@ struct SmiMigRequest {
   std::vector<uint32_t> gis;      // -gi; empty: all
   std::vector<uint32_t> cis;      // -ci; empty: all
   std::vector<std::string> gpus;  // -i: indices, UUIDs or bus ids; empty: all
+
+  [[nodiscard]] bool changes() const { return what >= What::kCreateGi; }
 };
 
 // Is this command line one of those above?

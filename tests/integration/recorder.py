@@ -4,6 +4,7 @@
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
 TOOLS = HERE.parent.parent / "tools"
+EXPORTS = HERE.parent.parent / "src" / "simnvml" / "exports.inc"
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(TOOLS))
 sys.dont_write_bytecode = True
@@ -80,6 +82,10 @@ class Recorder(unittest.TestCase):
         self.assertEqual(sorted(devices), sorted(uuids.values()))
         self.assertEqual(self.found(records, "nvmlDeviceGetUtilizationRates")["ret"], 3)
         self.assertNotIn("NULL output", {r["args"].get("note") for r in records})
+        # With instances there, nothing that the simulated library models is left out.
+        modelled = re.findall(r"EXPORT\((nvml[A-Z][a-zA-Z]*?(?:Get|Is|Query)[A-Z]\w*)", EXPORTS.read_text())
+        self.assertGreater(len(modelled), 150)
+        self.assertEqual(set(modelled) - {r["call"] for r in records}, set())
 
     def test_difference(self):
         with tempfile.TemporaryDirectory() as folder:

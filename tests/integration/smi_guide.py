@@ -260,6 +260,19 @@ class Refused(OnANode):
             self.assertEqual(self.smi("-mig", "1", "-i", "1")[0], 0, "another GPU is another lock")
         self.assertEqual(self.smi("-mig", "1", "-i", "0")[0], 0)
 
+    def test_a_change_that_was_interrupted(self):
+        """Its journal goes on at the next start, over what is made by hand meanwhile: that is told."""
+        uuid = self.node.show()["gpus"][1]["uuid"]
+        folder = self.node.root / "var" / "lib" / "gpuslice" / "mig"
+        folder.mkdir(parents=True)
+        (folder / f"{uuid}.journal").write_text("gpuslice-mig-journal 1\n")
+        code, out, err = self.smi("-mig", "1", "-i", "0,1")
+        self.assertEqual((code, out.count("Enabled MIG Mode")), (0, 2))
+        self.assertEqual(err, f"GPU 1: an earlier change was interrupted; its journal is in {folder}, and the next gpuslice apply for this GPU, or the agent, "
+                         "first goes on from it\n")
+        self.assertEqual(self.smi("mig", "-lgip")[2], "", "looking is no change")
+        self.assertEqual(self.smi("mig", "-cgi", "19", "-i", "0")[2], "", "another GPU")
+
     def test_a_lost_gpu(self):
         self.node.sim("inject", "--root", self.node.root, "lose", "--gpu", "1")
         self.says(15, "Unable to determine the device handle for gpu 1: GPU is lost\n", "-mig", "1", "-i", "1")
