@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The files of examples/ do what they say: examples.py --bin DIR"""
+"""The guide's files in examples/ do what they say: examples.py --bin DIR"""
 
 import argparse
 import pathlib
@@ -15,6 +15,7 @@ sys.dont_write_bytecode = True
 from node_under_test import NodeUnderTest, config_map_data  # noqa: E402
 
 BIN = None
+# The guide's; others stand beside them.
 FILES = {"time-slicing-config.yaml", "time-slicing-test.yaml", "mig-config.yaml", "mixed-mig-config.yaml", "inference-deployment.yaml",
          "training-job.yaml", "gpu-quota.yaml"}
 
@@ -29,7 +30,6 @@ def without_comments(text):
 
 class Examples(unittest.TestCase):
     def test_each_says_what_was_corrected(self):
-        self.assertEqual({file.name for file in EXAMPLES.iterdir()}, FILES)
         for name in FILES:
             first, *rest = text_of(name).splitlines()
             self.assertTrue(first.startswith("# The guide's "), name)
