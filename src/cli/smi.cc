@@ -292,7 +292,10 @@ std::string smi_help() {
          "    -gi ID[,ID…]  -ci ID[,ID…]          of these instances only\n"
          "  smi -mig 0|1                          MIG off or on\n"
          "  smi -r | --gpu-reset                  resets GPUs\n"
-         "  -i ID[,ID…]                           of these GPUs only: index, UUID or bus id\n";
+         "  -i ID[,ID…]                           of these GPUs only: index, UUID or bus id\n"
+         "  --root DIR, --run-dir DIR             where the driver's files and our locks are\n\n"
+         "Exit codes are NVML's: 0 done, 2 usage, 3 not supported, 4 no permission, 6 not found, "
+         "9 no driver,\n15 GPU lost, 19 in use, 23 no room; 255 a GPU in use was not reset\n";
 }
 
 Result<SmiRequest> parse_smi(std::span<const std::string> args) {
