@@ -2,40 +2,14 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
 #include <vector>
 
+#include "agent/memory_files_for_test.h"
 #include "config/device_plugin.h"
 
 namespace gpuslice::agent {
 namespace {
-
-struct MemoryFiles final : ports::HostFiles {
-  std::map<std::string, std::string> files;
-  int writes = 0;
-  bool full = false;
-  Result<std::string> read(const std::string& path, size_t) override {
-    const auto it = files.find(path);
-    if (it == files.end()) return fail(Code::kNotFound, "{}: no such file", path);
-    return it->second;
-  }
-  Status write_atomic(const std::string& path, const std::string& text, bool) override {
-    if (full) return fail(Code::kFailed, "{}: no space left on device", path);
-    ++writes;
-    files[path] = text;
-    return {};
-  }
-  Result<std::string> boot_id() override { return std::string("b"); }
-  bool exists(const std::string& path) override { return files.contains(path); }
-  Status remove(const std::string& path, bool) override {
-    files.erase(path);
-    return {};
-  }
-  Result<std::vector<std::string>> list(const std::string&) override {
-    return std::vector<std::string>{};
-  }
-};
 
 struct LabelKeeperTest : testing::Test {
   MemoryFiles files;
