@@ -31,6 +31,7 @@ Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
           options_.labels, ports_.files, log_,
           std::chrono::duration_cast<std::chrono::seconds>(ports_.clock.wall().time_since_epoch())
               .count()),
+      cdi_(options_.cdi, options_.root, ports_.files, log_),
       status_(std::make_shared<AgentStatus>()) {}
 
 Agent::~Agent() {
@@ -251,32 +252,26 @@ void Agent::judge_config() {
   tables_dirty_ = true;
 }
 
+std::string Agent::host_root(const config::Effective& config, Flag flag) const {
+  if (options_.host_root) return *options_.host_root;
+  std::string root = config.text(flag);
+  if (root.empty()) root = config.text(Flag::kNvidiaDriverRoot);
+  while (root.ends_with('/')) root.pop_back();
+  return root;
+}
+
 AnswerRules Agent::answer_rules(const config::Effective& config) const {
   AnswerRules rules;
   rules.policy = config.text(Flag::kSharedDevicesAllocationPolicy) == "packed"
                      ? Policy::kPacked
                      : Policy::kDistributed;
-  AnswerForm& form = rules.form;
-  form.envvar = config.lists(Flag::kDeviceListStrategy, "envvar");
-  form.volume_mounts = config.lists(Flag::kDeviceListStrategy, "volume-mounts");
-  form.cdi_annotations = config.lists(Flag::kDeviceListStrategy, "cdi-annotations");
-  form.cdi_cri = config.lists(Flag::kDeviceListStrategy, "cdi-cri");
-  form.cdi_annotation_prefix = config.text(Flag::kCdiAnnotationPrefix);
-  form.index_ids = config.text(Flag::kDeviceIdStrategy) == "index";
-  form.pass_device_specs = config.on(Flag::kPassDeviceSpecs);
-  std::string root = config.text(Flag::kNvidiaDevRoot);
-  if (root.empty()) root = config.text(Flag::kNvidiaDriverRoot);
-  form.dev_root = root == "/" ? "" : root;
-  if (form.pass_device_specs)
+  rules.caps = caps_;
+  rules.form = answer_form(config);
+  rules.form.dev_root = host_root(config, Flag::kNvidiaDevRoot);
+  if (rules.form.pass_device_specs)
     for (const std::string_view node : kControlNodes)
       if (ports_.files.exists(options_.root + std::string(node)))
-        form.control_nodes.emplace_back(node);
-  rules.caps = caps_;
-  for (const uint32_t channel : config.imex.channel_ids)
-    form.imex_channels.push_back(std::to_string(channel));
-  form.gdrcopy = config.on(Flag::kGdrcopyEnabled);
-  form.gds = config.on(Flag::kGdsEnabled);
-  form.mofed = config.on(Flag::kMofedEnabled);
+        rules.form.control_nodes.emplace_back(node);
   return rules;
 }
 
@@ -300,7 +295,12 @@ void Agent::make_tables(MonotonicTime now) {
   log_.over("tables");
   warn(tables->warnings);
   tables_ = std::move(*tables);
-  desk_.set_tables(tables_, answer_rules(*config_.in_force()));
+  AnswerRules rules = answer_rules(*config_.in_force());
+  // A spec is there before a device of it is offered.
+  cdi_.look({hardware_, driver_.version, rules.caps, *config_.in_force(), rules.form.dev_root,
+             host_root(*config_.in_force(), Flag::kNvidiaDriverRoot)},
+            rules.form);
+  desk_.set_tables(tables_, std::move(rules));
   for (const auto& [name, table] : tables_.resources) {
     auto& registration = registrations_[name];
     if (!registration)
@@ -413,6 +413,8 @@ void Agent::publish_status() {
     status->why_not_ready = "no driver: " + driver_text_;
   else if (registrations_.empty())
     status->why_not_ready = "no GPU on this node";
+  else if (!cdi_.trouble().empty())
+    status->why_not_ready = cdi_.trouble();
   else
     status->why_not_ready = unregistered;
   status->ready = status->why_not_ready.empty();

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "agent/allocation.h"
+#include "agent/cdi_keeper.h"
 #include "agent/config_keeper.h"
 #include "agent/label_keeper.h"
 #include "agent/registration.h"
@@ -30,6 +31,9 @@ namespace gpuslice::agent {
 struct AgentOptions {
   ConfigSource config;
   LabelOptions labels;
+  CdiOptions cdi;
+  // The driver's root as the host has it, where that is not what the configuration says (--root).
+  std::optional<std::string> host_root;
   std::string root;         // goes before the driver's paths (/proc/driver, /dev); "" for "/"
   uint64_t seed = 0;        // of names that only have to differ
   std::string ledger_path;  // on a file system that a reboot empties (/run); "" for none
@@ -95,6 +99,8 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void judge_config();
   void make_tables(MonotonicTime now);
   void look_at_labels();
+  // The driver's root, or that of its device nodes, as the host has it; "" for "/".
+  [[nodiscard]] std::string host_root(const config::Effective& config, config::Flag flag) const;
   [[nodiscard]] AnswerRules answer_rules(const config::Effective& config) const;
   void warn(const std::vector<std::string>& warnings);
   [[nodiscard]] MonotonicTime step_registrations(MonotonicTime now);
@@ -108,6 +114,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   AllocationDesk desk_;
   ConfigKeeper config_;
   LabelKeeper labels_;
+  CdiKeeper cdi_;
 
   // Observed.
   Hardware hardware_;

@@ -576,14 +576,5 @@ TEST_F(KeeperTest, AFirstStartWithoutOneServesNothing) {
   EXPECT_TRUE(keeper.look()) << "and serves when it comes";
 }
 
-TEST_F(KeeperTest, WhatIsNotThereYetIsSaid) {
-  files.files["/c.yaml"] = "flags: {plugin: {deviceListStrategy: cdi-cri}}\n";
-  ConfigKeeper keeper(source, files, log);
-  EXPECT_FALSE(keeper.look());
-  EXPECT_EQ(
-      keeper.problem(),
-      "deviceListStrategy cdi-cri (/c.yaml:1:38) is not there yet; use envvar or volume-mounts");
-}
-
 }  // namespace
 }  // namespace gpuslice::agent

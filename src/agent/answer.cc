@@ -53,6 +53,24 @@ void add_nodes(std::span<const AnswerDevice> devices, const AnswerForm& form,
 
 }  // namespace
 
+AnswerForm answer_form(const config::Effective& config) {
+  using config::Flag;
+  AnswerForm form;
+  form.envvar = config.lists(Flag::kDeviceListStrategy, "envvar");
+  form.volume_mounts = config.lists(Flag::kDeviceListStrategy, "volume-mounts");
+  form.cdi_annotations = config.lists(Flag::kDeviceListStrategy, "cdi-annotations");
+  form.cdi_cri = config.lists(Flag::kDeviceListStrategy, "cdi-cri");
+  form.cdi_annotation_prefix = config.text(Flag::kCdiAnnotationPrefix);
+  form.index_ids = config.text(Flag::kDeviceIdStrategy) == "index";
+  form.pass_device_specs = config.on(Flag::kPassDeviceSpecs);
+  for (const uint32_t channel : config.imex.channel_ids)
+    form.imex_channels.push_back(std::to_string(channel));
+  form.gdrcopy = config.on(Flag::kGdrcopyEnabled);
+  form.gds = config.on(Flag::kGdsEnabled);
+  form.mofed = config.on(Flag::kMofedEnabled);
+  return form;
+}
+
 ports::ContainerAnswer answer(std::span<const AnswerDevice> devices, const AnswerForm& form,
                               std::string_view annotation_uuid) {
   std::vector<std::string> names;

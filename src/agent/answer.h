@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "config/effective.h"
 #include "ports/kubelet.h"
 
 namespace gpuslice::agent {
@@ -51,6 +52,9 @@ struct AnswerDevice {
   std::string index;               // "0", "0:1"
   std::vector<std::string> nodes;  // "/dev/nvidia0", for a MIG device its capabilities too
 };
+
+// What the configuration says of it; device nodes and specs are for whoever sees the node.
+[[nodiscard]] AnswerForm answer_form(const config::Effective& config);
 
 [[nodiscard]] ports::ContainerAnswer answer(std::span<const AnswerDevice> devices,
                                             const AnswerForm& form,

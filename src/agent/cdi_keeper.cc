@@ -69,13 +69,29 @@ CdiSource CdiKeeper::source(const Sight& sight, const AnswerForm& form) {
     if (files_.exists(root_ + std::string(node))) out.control_nodes.emplace_back(node);
   out.files = driver_files_;
   out.extra_mounts = options_.extra_mounts;
-  out.hook = options_.hook;
+  out.hook = hook();
   for (const std::string_view name : split(sight.config.text(Flag::kCdiDisableHooks), ','))
     if (!trim(name).empty()) out.disabled_hooks.emplace_back(trim(name));
   for (const std::string& channel : form.imex_channels)
     if (files_.exists(root_ + imex_node(channel))) out.imex_channels.push_back(channel);
   out.extras = extras(form);
   return out;
+}
+
+// Without it in its place a container that names it could not start: then there are no hooks.
+std::string CdiKeeper::hook() {
+  if (options_.hook.empty() || hook_installed_ || !options_.install_hook) return options_.hook;
+  const Status installed = options_.install_hook();
+  if (!installed) {
+    log_.once(Level::kWarning, "cdi-hook",
+              fmt::format("CDI: {}; until that is mended the loader of a container finds the "
+                          "driver's libraries by LD_LIBRARY_PATH alone",
+                          installed.error().message));
+    return "";
+  }
+  log_.over("cdi-hook");
+  hook_installed_ = true;
+  return options_.hook;
 }
 
 void CdiKeeper::look(const Sight& sight, AnswerForm& form) {

@@ -5,6 +5,7 @@
 // started again needs them); a class that has no devices any more loses its file, and with another
 // device list strategy all of ours go. T0.
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ namespace gpuslice::agent {
 struct CdiOptions {
   std::string folder = "/var/run/cdi";
   std::string hook;  // gpuslice as the host has it; "": specs without hooks
+  // Puts it there; called once, before the first spec that names it. Nothing: it is there.
+  std::function<Status()> install_hook;
   std::vector<ExtraMount> extra_mounts;
 };
 
@@ -49,6 +52,7 @@ class CdiKeeper {
   [[nodiscard]] std::map<std::string, CdiExtras> extras(const AnswerForm& form) const;
   [[nodiscard]] std::vector<std::string> nodes_like(const std::string& folder,
                                                     std::string_view start) const;
+  [[nodiscard]] std::string hook();
   void sweep(const std::map<std::string, std::string>& specs);
 
   CdiOptions options_;
@@ -56,8 +60,9 @@ class CdiKeeper {
   ports::HostFiles& files_;
   Log& log_;
   std::map<std::string, std::string> written_;  // file name -> text
-  bool swept_ = false;                          // what an earlier life left is gone
-  std::optional<std::string> files_of_;         // the driver version that driver_files_ is of
+  bool hook_installed_ = false;
+  bool swept_ = false;                   // what an earlier life left is gone
+  std::optional<std::string> files_of_;  // the driver version that driver_files_ is of
   DriverFiles driver_files_;
   std::string trouble_;
 };

@@ -197,7 +197,7 @@ struct CdiKeeperTest : testing::Test {
     form.cdi_classes.clear();
     keeper.look({hardware, driver, caps, config, "", ""}, form);
   }
-  [[nodiscard]] CdiKeeper keeper() { return {{"/cdi", "/gpuslice", {}}, "", files, log}; }
+  [[nodiscard]] CdiKeeper keeper() { return {{"/cdi", "/gpuslice", {}, {}}, "", files, log}; }
   const std::string path = "/cdi/k8s.device-plugin.nvidia.com-gpu.json";
 };
 
@@ -270,6 +270,28 @@ TEST_F(CdiKeeperTest, AFullDiskIsTroubleThatEnds) {
   look(one);
   EXPECT_EQ(one.trouble(), "");
   EXPECT_EQ(files.writes, 1);
+}
+
+TEST_F(CdiKeeperTest, AHookThatCannotBeInstalledIsNotNamed) {
+  bool works = false;
+  int calls = 0;
+  CdiKeeper one({"/cdi",
+                 "/gpuslice",
+                 [&]() -> Status {
+                   ++calls;
+                   if (works) return {};
+                   return fail(Code::kNoPermission, "/gpuslice: read-only file system");
+                 },
+                 {}},
+                "", files, log);
+  look(one);
+  EXPECT_EQ(files.files[path].find("\"hooks\""), std::string::npos);
+  EXPECT_EQ(logged.size(), 1U);
+  works = true;
+  look(one);
+  look(one);
+  EXPECT_NE(files.files[path].find("\"/gpuslice\""), std::string::npos);
+  EXPECT_EQ(calls, 2);
 }
 
 TEST_F(CdiKeeperTest, WithoutDriverFilesItSaysSo) {

@@ -6,20 +6,6 @@
 #include "config/document.h"
 
 namespace gpuslice::agent {
-namespace {
-
-// What is understood, but cannot be done yet.
-Status check_supported(const config::Effective& config) {
-  for (const std::string_view later : {"cdi-annotations", "cdi-cri"}) {
-    if (!config.lists(config::Flag::kDeviceListStrategy, later)) continue;
-    return fail(Code::kInvalidConfig,
-                "deviceListStrategy {} ({}) is not there yet; use envvar or volume-mounts", later,
-                config.setting(config::Flag::kDeviceListStrategy).from);
-  }
-  return {};
-}
-
-}  // namespace
 
 bool ConfigKeeper::look() {
   if (source_.path.empty()) {
@@ -59,9 +45,8 @@ bool ConfigKeeper::consider(Text text) {
     return false;
   }
   auto merged = config::merge(source_.said, file.config, text.name);
-  Status supported = merged ? check_supported(*merged) : Status(std::unexpected(merged.error()));
-  if (!supported) {
-    say_bad(supported.error().text());
+  if (!merged) {
+    say_bad(merged.error().text());
     return false;
   }
   candidate_ = std::move(*merged);

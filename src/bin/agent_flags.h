@@ -26,6 +26,8 @@ struct AgentCommand {
   std::vector<std::string> roles;
   std::string labels_to;  // node, nfd-file, stdout; "" for nowhere
   std::vector<std::string> cdi_extra_mounts;
+  std::string cdi_dir;        // "" when not said: /var/run/cdi, below --root if that is said
+  std::string cdi_hook_path;  // "" when not said: bin/gpuslice below the state folder
   bool no_kube = false;
   std::map<std::string, std::string> kube;      // flags about the API server: "node-name"
   std::map<config::Flag, std::string> options;  // NVIDIA's flags that were written, as written

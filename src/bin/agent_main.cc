@@ -20,6 +20,7 @@
 #include "bin/agent_setup.h"
 #include "bin/agent_view.h"
 #include "bin/agent_web.h"
+#include "bin/hook_main.h"
 #include "bin/version.h"
 #include "host/event_loop.h"
 #include "host/node_host.h"
@@ -104,6 +105,10 @@ agent::AgentOptions agent_options(const AgentSetup& setup) {
   options.config = setup.config;
   options.ledger_path = setup.ledger_path;
   options.root = setup.root == "/" ? "" : setup.root;
+  options.host_root = setup.host_root;
+  options.cdi = setup.cdi;
+  if (setup.install_hook)
+    options.cdi.install_hook = [path = setup.cdi.hook] { return install_self(path); };
   options.seed = std::random_device()();
   options.labels.to = setup.labels_to;
   options.labels.print = [](const std::string& text) {

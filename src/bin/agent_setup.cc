@@ -102,6 +102,21 @@ Result<agent::LabelsTo> labels_to(const AgentCommand& command) {
   return agent::LabelsTo::kNowhere;
 }
 
+// CDI specs are the host's: with --root, whose driver files are the host's too, they lie below it.
+Status set_cdi(const AgentCommand& command, AgentSetup& setup) {
+  if (!command.root.empty()) setup.host_root = setup.root == "/" ? "" : setup.root;
+  setup.cdi.folder = absolute(
+      command.cdi_dir.empty() ? setup.host_root.value_or("") + "/var/run/cdi" : command.cdi_dir);
+  setup.install_hook = command.cdi_hook_path.empty();
+  setup.cdi.hook =
+      absolute(setup.install_hook ? command.state_dir + "/bin/gpuslice" : command.cdi_hook_path);
+  for (const std::string& mount : command.cdi_extra_mounts) {
+    TRY_ASSIGN(agent::ExtraMount extra, agent::parse_extra_mount(mount));
+    setup.cdi.extra_mounts.push_back(std::move(extra));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
@@ -131,6 +146,7 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   }
   setup.ledger_path = absolute(command.run_dir) + "/ledger";
   TRY_ASSIGN(setup.labels_to, labels_to(command));
+  TRY(set_cdi(command, setup));
   return setup;
 }
 

@@ -3,8 +3,10 @@
 // From the command line and the environment to what the agent is built from. Reads folders, changes
 // nothing.
 
+#include <optional>
 #include <string>
 
+#include "agent/cdi_keeper.h"
 #include "agent/config_keeper.h"
 #include "agent/label_keeper.h"
 #include "base/result.h"
@@ -18,6 +20,9 @@ struct AgentSetup {
   std::string registration_socket;  // absolute, or "" for the usual one
   agent::ConfigSource config;
   std::string ledger_path;
+  std::optional<std::string> host_root;  // --root, as the host has it: "" for "/"
+  agent::CdiOptions cdi;                 // but for install_hook
+  bool install_hook = false;
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;
 };
 

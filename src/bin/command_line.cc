@@ -13,7 +13,7 @@ namespace {
 
 constexpr auto kVerbs = std::to_array<std::string_view>(
     {"agent", "plan", "apply", "assert", "diff", "export", "checkpoint", "restore",
-     "generate-config", "list", "smi", "version", "help"});
+     "generate-config", "list", "smi", "hook", "version", "help"});
 
 // Those that change MIG, or say what would change: bin/mig_command.h reads them.
 constexpr auto kMigVerbs = std::to_array<std::string_view>(
@@ -36,6 +36,7 @@ usage: gpuslice VERB [FLAGS]
                         what is there, and what the kubelet is offered
   smi                   nvidia-smi's habits: -L, --query-gpu=…, the table, mig -lgip|-cgi|…, -mig 0|1,
                         --gpu-reset (gpuslice smi --help)
+  hook                  what CDI specs let a container runtime run
   version               what this is
 
 Exit codes: 0 done · 1 internal error · 2 usage · 3 configuration invalid · 4 impossible on this hardware ·
@@ -102,6 +103,9 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
       ->check(CLI::IsMember({"node", "nfd-file", "stdout"}));
   app.add_option("--cdi-extra-mount", agent.cdi_extra_mounts,
                  "HOST:CONTAINER[:rw], in each CDI spec");
+  app.add_option("--cdi-dir", agent.cdi_dir, "where CDI specs are written (/var/run/cdi)");
+  app.add_option("--cdi-hook-path", agent.cdi_hook_path,
+                 "gpuslice on the host, for CDI hooks (a copy below --state-dir is made)");
   app.add_flag("--no-kube", agent.no_kube, "without the API server");
   for (const std::string_view name : kKubeFlags) {
     app.add_option("--" + std::string(name), agent.kube[std::string(name)], "of the API server")
@@ -217,8 +221,10 @@ Result<CommandLine> parse_command_line(std::span<const std::string> args) {
     return line;
   }
   if (verb == "agent") return parse_agent(rest);
-  if (verb == "list" || verb == "smi") {
-    line.verb = verb == "list" ? CommandLine::Verb::kList : CommandLine::Verb::kSmi;
+  if (verb == "list" || verb == "smi" || verb == "hook") {
+    line.verb = verb == "list"  ? CommandLine::Verb::kList
+                : verb == "smi" ? CommandLine::Verb::kSmi
+                                : CommandLine::Verb::kHook;
     line.args.assign(rest.begin(), rest.end());
     return line;
   }

@@ -11,6 +11,7 @@
 #include "bin/agent_main.h"
 #include "bin/ask_main.h"
 #include "bin/command_line.h"
+#include "bin/hook_main.h"
 #include "bin/mig_main.h"
 #include "bin/version.h"
 #include "cli/format.h"
@@ -43,6 +44,8 @@ int run(const CommandLine& line) {
       return exit_of(gpuslice::bin::run_list(line.args, environ));
     case CommandLine::Verb::kSmi:
       return exit_of(gpuslice::bin::run_smi(line.args));
+    case CommandLine::Verb::kHook:
+      return exit_of(gpuslice::bin::run_hook(line.args));
     case CommandLine::Verb::kMig: {
       const auto command = gpuslice::bin::parse_mig_command(line.args);
       if (!command) return say_error(command.error());

@@ -223,6 +223,19 @@ Status update_ldcache(const std::string& root, const std::vector<std::string>& f
   return {};
 }
 
+Status install_self(const std::string& path) {
+  constexpr size_t kMostBytes = 256 * 1024 * 1024;
+  TRY_ASSIGN(const std::string mine, host::read_file("/proc/self/exe", kMostBytes));
+  const auto there = host::read_file(path, kMostBytes);
+  if (there && *there == mine && ::access(path.c_str(), X_OK) == 0) return {};
+  // Whole and executable before it has its name: a container may start at any moment.
+  const std::string fresh = path + ".new";
+  TRY(host::write_file_atomically(fresh, mine, false));
+  if (::chmod(fresh.c_str(), 0755) != 0 || ::rename(fresh.c_str(), path.c_str()) != 0)
+    return os_error(path + " cannot be put in place");
+  return {};
+}
+
 Result<int> run_hook(const std::vector<std::string>& args) {
   TRY_ASSIGN(const HookCommand command, parse_hook_command(args));
   TRY_ASSIGN(const std::string state, read_all_input());

@@ -42,6 +42,10 @@ struct HookCommand {
 [[nodiscard]] Status update_ldcache(const std::string& root,
                                     const std::vector<std::string>& folders);
 
+// A copy of this program at `path`, for runtimes that start hooks on the host while the agent lives
+// in a container. One that is the same already stays.
+[[nodiscard]] Status install_self(const std::string& path);
+
 [[nodiscard]] Result<int> run_hook(const std::vector<std::string>& args);
 
 }  // namespace gpuslice::bin

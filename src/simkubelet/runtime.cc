@@ -18,6 +18,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "base/text.h"
 #include "sim/mig.h"
@@ -372,8 +373,39 @@ Status run_hook(const CdiHook& hook, const std::string& root, const std::string&
 
 namespace {
 
-Status make_place(const std::string& host, const std::string& at) {
+// New names in a folder of this machine are made in the view alone: an overlay, whose changes lie
+// below `work` and end with the view. Once for each folder.
+Status overlay(const std::string& folder, const std::string& work, std::set<std::string>& done) {
+  if (!done.insert(folder).second) return {};
+  const std::string at = fmt::format("{}/overlay-{}", work, done.size());
   std::error_code ec;
+  fs::create_directories(at + "/upper", ec);
+  fs::create_directories(at + "/work", ec);
+  const std::string options =
+      fmt::format("lowerdir={},upperdir={}/upper,workdir={}/work", folder, at, at);
+  if (::mount("overlay", folder.c_str(), "overlay", 0, options.c_str()) != 0)
+    return fail(Code::kFailed,
+                "cannot let a container have files of its own in {}: an overlay of it: {}", folder,
+                std::strerror(errno));
+  return {};
+}
+
+// The nearest folder above a place that is not there yet.
+std::string nearest_folder(const std::string& at) {
+  std::error_code ec;
+  fs::path folder = fs::path(at).parent_path();
+  while (folder != "/" && !fs::is_directory(folder, ec)) folder = folder.parent_path();
+  return folder.string();
+}
+
+Status make_place(const std::string& host, const std::string& at, const std::string& root,
+                  std::set<std::string>& overlaid) {
+  std::error_code ec;
+  // What the node's own folder lies in is left as it is: an overlay would hide its mounts.
+  if (const std::string folder = nearest_folder(at); !fs::exists(at, ec) && !root.empty() &&
+                                                     folder != "/" && !at.starts_with(root + "/") &&
+                                                     !root.starts_with(folder + "/"))
+    TRY(overlay(folder, root + "/world/view", overlaid));
   if (fs::is_directory(host, ec)) {
     fs::create_directories(at, ec);
   } else if (!fs::exists(at, ec)) {
@@ -384,8 +416,9 @@ Status make_place(const std::string& host, const std::string& at) {
   return {};
 }
 
-Status bind_mount(const ContainerPlan::Mount& mount) {
-  TRY(make_place(mount.host, mount.at));
+Status bind_mount(const ContainerPlan::Mount& mount, const std::string& root,
+                  std::set<std::string>& overlaid) {
+  TRY(make_place(mount.host, mount.at, root, overlaid));
   if (::mount(mount.host.c_str(), mount.at.c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0)
     return fail(Code::kFailed, "cannot mount {} at {}: {}", mount.host, mount.at,
                 std::strerror(errno));
@@ -421,7 +454,9 @@ Status enter(const Container& container, const ContainerPlan& plan) {
     // Entering a user namespace clears the death signal.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   }
-  for (const ContainerPlan::Mount& mount : plan.mounts) TRY(bind_mount(mount));
+  std::set<std::string> overlaid;
+  for (const ContainerPlan::Mount& mount : plan.mounts)
+    TRY(bind_mount(mount, container.root, overlaid));
   return run_hooks(plan, container.root);
 }
 
