@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iostream>
 #include <iterator>
+#include <memory>
 
 #include "bin/hooks_run.h"
 #include "bin/mig_node.h"
@@ -262,10 +263,23 @@ std::vector<mig::Report> change_all(const MigCommand& command, MigNode& node,
   options.skip_reset = command.skip_reset;
   options.wait = command.wait;
   if (command.output != "json") options.told = [](const std::string& text) { say(text + "\n"); };
+  // All of them locked, planned and journalled before the first is touched: two that run at once do
+  // not divide the GPUs among themselves, and a GPU that cannot be leaves the others as they are.
+  std::vector<std::unique_ptr<mig::Change>> changes;
+  std::vector<bool> ready;
+  bool all_can = true;
   for (const auto& [index, wish] : wishes) {
-    mig::Change change(node.ports(), options, mig::name_of(*node.find(index)));
-    change.run(wish);
-    reports.push_back(change.report());
+    changes.push_back(
+        std::make_unique<mig::Change>(node.ports(), options, mig::name_of(*node.find(index))));
+    ready.push_back(changes.back()->prepare(wish));
+    all_can = all_can && !changes.back()->report().error;
+  }
+  for (size_t i = 0; i < changes.size(); ++i) {
+    if (ready[i] && all_can)
+      changes[i]->execute();
+    else if (ready[i])
+      changes[i]->abandon();
+    reports.push_back(changes[i]->report());
   }
   return reports;
 }
@@ -370,6 +384,12 @@ Result<int> run_export(const MigCommand& command) {
                     "{}: this driver names its MIG profiles only while MIG is on; switch it on "
                     "first (gpuslice smi -mig 1 -i {})",
                     state.gpu.text(), state.gpu.index.value);
+    for (const mig::GpuState& state : gpus)
+      if (!state.profiles_trusted)
+        warn(
+            fmt::format("warning: {} ({}): with MIG off its driver may misstate its profiles; "
+                        "generate again with MIG on if a label turns out wrong",
+                        state.gpu.text(), state.gpu.board));
     TRY(write_output(command.file, mig::generate_config(gpus, ids, form)));
     return 0;
   }

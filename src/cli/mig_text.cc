@@ -100,21 +100,38 @@ std::vector<std::string> words_of(const GpuDecision& gpu) {
 }
 
 // One row of the drawing: every memory slice a cell, every instance a box over its cells.
-constexpr size_t kCell = 9;
+constexpr size_t kLeastCell = 9;
+std::string box_name(const GpuState& state, const plan::WantedGi& gi) {
+  const std::string name = state.profile_name(gi.profile);
+  return gi.cis && gi.cis->size() > 1 ? fmt::format("{}/{}", name, gi.cis->size()) : name;
+}
+// So wide that every name fits into its box, with brackets, mark and a blank between boxes.
+size_t cell_width(const GpuState& state, std::initializer_list<const mig::Layout*> layouts) {
+  size_t cell = kLeastCell;
+  for (const mig::Layout* layout : layouts)
+    for (const plan::WantedGi& gi : layout->gis)
+      if (gi.placement)
+        cell = std::max(
+            cell, (box_name(state, gi).size() + 4 + gi.placement->size - 1) / gi.placement->size);
+  return cell;
+}
+struct Canvas {
+  uint32_t slices = 0;
+  size_t cell = kLeastCell;
+};
 std::string row_of(const GpuState& state, const mig::Layout& layout, const mig::Layout& other,
-                   char mark, uint32_t slices) {
+                   char mark, Canvas canvas) {
   if (!layout.mig) return "(MIG off)";
-  std::string row(slices * kCell, ' ');
-  for (uint32_t i = 0; i < slices; ++i) row[i * kCell + kCell / 2] = '.';
+  const auto [slices, cell] = canvas;
+  std::string row(slices * cell, ' ');
+  for (uint32_t i = 0; i < slices; ++i) row[i * cell + cell / 2] = '.';
   for (const plan::WantedGi& gi : layout.gis) {
     if (!gi.placement || gi.placement->start + gi.placement->size > slices) continue;
     const bool stays = std::find(other.gis.begin(), other.gis.end(), gi) != other.gis.end();
-    const size_t width = gi.placement->size * kCell - 1;
-    std::string name = state.profile_name(gi.profile);
-    if (gi.cis && gi.cis->size() > 1) name += fmt::format("/{}", gi.cis->size());
-    std::string box = fmt::format("{}{}", stays ? '=' : mark, name);
+    const size_t width = gi.placement->size * cell - 1;
+    std::string box = fmt::format("{}{}", stays ? '=' : mark, box_name(state, gi));
     box.resize(width - 2, ' ');
-    row.replace(gi.placement->start * kCell, width, "[" + box + "]");
+    row.replace(gi.placement->start * cell, width, "[" + box + "]");
   }
   while (row.ends_with(' ')) row.pop_back();
   return row;
@@ -122,13 +139,13 @@ std::string row_of(const GpuState& state, const mig::Layout& layout, const mig::
 
 std::string draw(const GpuDecision& gpu) {
   const GpuPlan& plan = *gpu.decision.plan;
-  const uint32_t slices = slices_of(gpu.state);
+  const Canvas canvas{slices_of(gpu.state), cell_width(gpu.state, {&plan.before, &plan.after})};
   std::string numbers;
-  for (uint32_t i = 0; i < slices; ++i) numbers += fmt::format("{:^{}}", i, kCell);
+  for (uint32_t i = 0; i < canvas.slices; ++i) numbers += fmt::format("{:^{}}", i, canvas.cell);
   while (numbers.ends_with(' ')) numbers.pop_back();
   return fmt::format("  slice  {}\n  now    {}\n  then   {}\n", numbers,
-                     row_of(gpu.state, plan.before, plan.after, '-', slices),
-                     row_of(gpu.state, plan.after, plan.before, '+', slices));
+                     row_of(gpu.state, plan.before, plan.after, '-', canvas),
+                     row_of(gpu.state, plan.after, plan.before, '+', canvas));
 }
 
 std::string summary(const GpuDecision& gpu) {
