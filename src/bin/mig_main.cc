@@ -263,23 +263,28 @@ std::vector<mig::Report> change_all(const MigCommand& command, MigNode& node,
   options.skip_reset = command.skip_reset;
   options.wait = command.wait;
   if (command.output != "json") options.told = [](const std::string& text) { say(text + "\n"); };
-  // All of them locked, planned and journalled before the first is touched: two that run at once do
-  // not divide the GPUs among themselves, and a GPU that cannot be leaves the others as they are.
-  std::vector<std::unique_ptr<mig::Change>> changes;
-  std::vector<bool> ready;
+  // All of them locked, planned and journalled, in their order, before the first is touched: two
+  // that run at once do not divide the GPUs among themselves, and a GPU that cannot be leaves the
+  // others as they are.
+  struct Begun {
+    std::unique_ptr<mig::Change> change;
+    bool ready = false;
+  };
+  std::vector<Begun> begun;
   bool all_can = true;
   for (const auto& [index, wish] : wishes) {
-    changes.push_back(
-        std::make_unique<mig::Change>(node.ports(), options, mig::name_of(*node.find(index))));
-    ready.push_back(changes.back()->prepare(wish));
-    all_can = all_can && !changes.back()->report().error;
+    const mig::GpuName gpu = mig::name_of(*node.find(index));
+    begun.push_back({std::make_unique<mig::Change>(node.ports(), options, gpu), false});
+    begun.back().ready = all_can && begun.back().change->prepare(wish);
+    all_can = all_can && !begun.back().change->report().error;
   }
-  for (size_t i = 0; i < changes.size(); ++i) {
-    if (ready[i] && all_can)
-      changes[i]->execute();
-    else if (ready[i])
-      changes[i]->abandon();
-    reports.push_back(changes[i]->report());
+  for (const Begun& one : begun) {
+    if (one.ready && all_can) one.change->execute();
+    if (one.ready && !all_can) one.change->abandon();
+    reports.push_back(one.change->report());
+    // One that was not even looked at.
+    if (!all_can && !one.ready && reports.back().layout.empty() && !reports.back().error)
+      reports.back().end = mig::End::kRefused;
   }
   return reports;
 }
