@@ -134,6 +134,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   labels_dirty_ = true;
   Hardware fresh;
   fresh.gpus = std::move(inventory->gpus);
+  fresh.topology = std::move(inventory->topology);
   for (const ports::SilentGpu& silent : inventory->silent) {
     ++inventory_errors_;
     const auto known = std::find_if(known_.begin(), known_.end(),
@@ -262,9 +263,12 @@ std::string Agent::host_root(const config::Effective& config, Flag flag) const {
 
 AnswerRules Agent::answer_rules(const config::Effective& config) const {
   AnswerRules rules;
-  rules.policy = config.text(Flag::kSharedDevicesAllocationPolicy) == "packed"
-                     ? Policy::kPacked
-                     : Policy::kDistributed;
+  const std::string& policy = config.text(Flag::kSharedDevicesAllocationPolicy);
+  rules.policy = policy == "packed"   ? Policy::kPacked
+                 : policy == "spread" ? Policy::kSpread
+                                      : Policy::kDistributed;
+  rules.require_distinct = options_.require_distinct;
+  if (rules.require_distinct) rules.policy = Policy::kSpread;
   rules.caps = caps_;
   rules.form = answer_form(config);
   rules.form.dev_root = host_root(config, Flag::kNvidiaDevRoot);

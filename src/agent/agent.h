@@ -34,9 +34,10 @@ struct AgentOptions {
   CdiOptions cdi;
   // The driver's root as the host has it, where that is not what the configuration says (--root).
   std::optional<std::string> host_root;
-  std::string root;         // goes before the driver's paths (/proc/driver, /dev); "" for "/"
-  uint64_t seed = 0;        // of names that only have to differ
-  std::string ledger_path;  // on a file system that a reboot empties (/run); "" for none
+  bool require_distinct = false;  // see AnswerRules
+  std::string root;               // goes before the driver's paths (/proc/driver, /dev); "" for "/"
+  uint64_t seed = 0;              // of names that only have to differ
+  std::string ledger_path;        // on a file system that a reboot empties (/run); "" for none
   // Beside it: which GPUs this life of the machine has shown (gpu_memo.h).
   [[nodiscard]] std::string memo_path() const {
     return ledger_path.empty() ? "" : ledger_path + ".gpus";

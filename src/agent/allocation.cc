@@ -113,6 +113,12 @@ Result<ports::ContainerAnswer> AllocationDesk::container(const ResourceTable& ta
                 "{}: {} replicas asked for, and this node gives one at a time "
                 "(failRequestsGreaterThanOne): more replicas are no more of a GPU; ask for 1",
                 table.name, ids.size());
+  if (rules_.require_distinct && bases.size() < ids.size())
+    return fail(Code::kInvalidConfig,
+                "{}: {} replicas asked for, some of one and the same device: more replicas of one "
+                "are no more of it (--require-distinct); ask for fewer, or wait until more devices "
+                "have a free one",
+                table.name, ids.size());
   std::vector<AnswerDevice> devices;
   for (const size_t index : bases) {
     const BaseDevice& base = table.bases[index];

@@ -32,6 +32,8 @@ struct AnswerRules {
   AnswerForm form;
   CapMinors caps;
   Policy policy = Policy::kDistributed;
+  // A container that asks for several replicas gets them of as many devices, or is refused.
+  bool require_distinct = false;
 };
 
 struct LedgerEntry {

@@ -270,8 +270,21 @@ std::vector<std::string> ids_of(const std::string& uuid, uint32_t replicas, cons
   return ids;
 }
 
+Closeness closeness_of(const ResourceTable& table, const ports::Topology& topology) {
+  const bool whole = std::none_of(table.bases.begin(), table.bases.end(),
+                                  [](const BaseDevice& base) { return base.is_mig; }) &&
+                     std::none_of(table.devices.begin(), table.devices.end(),
+                                  [](const OfferedDevice& device) { return device.shared; });
+  if (!whole) return {};
+  std::vector<ClosenessGpu> gpus;
+  for (const BaseDevice& base : table.bases)
+    gpus.push_back({GpuIndex{base.gpu_index}, base.numa_node});
+  return Closeness(gpus, topology);
+}
+
 std::shared_ptr<const ResourceTable> finish(const std::string& name, Building building,
-                                            bool fail_greater, const HeldIds& held) {
+                                            bool fail_greater, const HeldIds& held,
+                                            const ports::Topology& topology) {
   auto table = std::make_shared<ResourceTable>();
   table->name = name;
   table->fail_requests_greater_than_one = fail_greater;
@@ -297,6 +310,7 @@ std::shared_ptr<const ResourceTable> finish(const std::string& name, Building bu
     table->by_id.emplace(device.id, i);
   }
   table->list = std::move(list);
+  table->closeness = closeness_of(*table, topology);
   return table;
 }
 
@@ -377,7 +391,8 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
   for (auto& [name, building] : by_name) {
     if (building.wishes.empty()) continue;
     TRY(fits(name, building));
-    table.resources[name] = finish(name, std::move(building), fail_greater, held);
+    table.resources[name] =
+        finish(name, std::move(building), fail_greater, held, hardware.topology);
   }
   return table;
 }

@@ -15,6 +15,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "agent/closeness.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "config/effective.h"
@@ -54,6 +55,8 @@ struct ResourceTable {
   std::vector<OfferedDevice> devices;  // sorted by id, as the list
   std::shared_ptr<const ports::DeviceList> list;
   std::unordered_map<std::string, size_t> by_id;  // for look-ups only, never iterated
+  // Of the bases, where all are whole GPUs that are offered once each; else empty.
+  Closeness closeness;
 
   [[nodiscard]] const OfferedDevice* find(const std::string& id) const;
 };
@@ -69,6 +72,7 @@ struct DeviceTable {
 // What there is on the node, and what of it answers.
 struct Hardware {
   std::vector<ports::Gpu> gpus;  // by index; those that do not answer as last seen
+  ports::Topology topology;      // of those that answer; empty where it is not known
   // Why a device is not healthy, by the UUID of a GPU (all of it) or of a MIG device (it alone).
   std::map<std::string, std::string> unhealthy;
   // What must not be given out now, by the same UUIDs: it is about to go. What pods hold of it

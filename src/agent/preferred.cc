@@ -1,7 +1,12 @@
 #include "agent/preferred.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string_view>
 
 namespace gpuslice::agent {
 namespace {
@@ -41,10 +46,70 @@ std::string take_lowest(Group& group) {
   return id;
 }
 
-bool goes_before(const Group& a, const Group& b, Policy policy) {
-  if (a.in_use() != b.in_use())
-    return policy == Policy::kDistributed ? a.in_use() < b.in_use() : a.in_use() > b.in_use();
-  return a.picked < b.picked;
+// The physical GPU of a device: several MIG devices are on one.
+struct Board {
+  size_t in_use = 0;
+  size_t picked = 0;
+};
+
+// What decides between two devices, most important first; the lesser goes before.
+using Rank = std::array<size_t, 4>;
+
+Rank rank_of(const Board& board, const Group& group, Policy policy) {
+  constexpr size_t kMost = std::numeric_limits<size_t>::max();
+  switch (policy) {
+    case Policy::kPacked:
+      return {kMost - board.in_use, kMost - group.in_use(), board.picked, group.picked};
+    case Policy::kSpread:
+      return {board.picked, group.picked, board.in_use, group.in_use()};
+    case Policy::kDistributed:
+      break;
+  }
+  return {board.in_use, group.in_use(), board.picked, group.picked};
+}
+
+// Devices of a table by board.
+class Boards {
+ public:
+  explicit Boards(const ResourceTable& table) {
+    std::map<std::string_view, size_t> seen;
+    for (const BaseDevice& base : table.bases)
+      board_of_.push_back(seen.emplace(base.gpu_uuid, seen.size()).first->second);
+    boards_.resize(seen.size());
+  }
+  void add(size_t base, const Group& group) {
+    boards_[board_of_[base]].in_use += group.in_use();
+    boards_[board_of_[base]].picked += group.picked;
+  }
+  void pick(size_t base) {
+    ++boards_[board_of_[base]].in_use;
+    ++boards_[board_of_[base]].picked;
+  }
+  [[nodiscard]] const Board& of(size_t base) const { return boards_[board_of_[base]]; }
+
+ private:
+  std::vector<size_t> board_of_;  // by base
+  std::vector<Board> boards_;
+};
+
+// Whole GPUs that are offered once each, so that it counts which ones go together.
+bool goes_by_closeness(const ResourceTable& table) {
+  return table.closeness.size() == table.bases.size() && table.bases.size() > 1;
+}
+
+std::vector<std::string> nearest(const ResourceTable& table, const std::vector<Group>& groups,
+                                 const std::vector<std::string>& must, size_t count) {
+  std::vector<size_t> available, included;
+  for (const std::string& id : must) included.push_back(table.find(id)->base);
+  for (size_t base = 0; base < groups.size(); ++base)
+    if (groups[base].left() > 0 ||
+        std::find(included.begin(), included.end(), base) != included.end())
+      available.push_back(base);
+  std::vector<std::string> out = must;
+  for (const size_t base : nearest_set(table.closeness, available, included, count))
+    if (std::find(included.begin(), included.end(), base) == included.end())
+      out.push_back(*groups[base].free.front().id);
+  return out;
 }
 
 }  // namespace
@@ -64,9 +129,9 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
 
   std::vector<std::string> chosen = request.must_include;
   std::sort(chosen.begin(), chosen.end());
-  for (const std::string& id : chosen)
-    if (table.find(id) == nullptr)
-      return fail(Code::kInvalidConfig, "{}: device {} is not offered", table.name, id);
+  std::vector<std::string> unknown;  // of those that may be taken
+  bool all_known = true;
+  size_t free = 0;
   size_t next =
       0;  // the kubelet sends ids in the order of our list: most are found where the last one ended
   for (const std::string& id : request.available) {
@@ -74,22 +139,43 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
     while (next < table.devices.size() && (order = id.compare(table.devices[next].id)) > 0) ++next;
     const bool here = next < table.devices.size() && order == 0;
     const OfferedDevice* device = here ? &table.devices[next] : table.find(id);
-    if (device == nullptr)
-      return fail(Code::kInvalidConfig, "{}: device {} is not offered", table.name, id);
     if (!chosen.empty() && std::binary_search(chosen.begin(), chosen.end(), id)) continue;
+    if (device == nullptr) {
+      unknown.push_back(id);
+      continue;
+    }
     groups[device->base].free.push_back({&id, replica_of(id)});
+    ++free;
   }
-  for (const std::string& id : chosen) ++groups[table.find(id)->base].picked;
+  for (const std::string& id : chosen) {
+    const OfferedDevice* device = table.find(id);
+    all_known = all_known && device != nullptr;
+    if (device != nullptr) ++groups[device->base].picked;
+  }
+  if (goes_by_closeness(table) && all_known && free >= request.size - chosen.size())
+    return nearest(table, groups, chosen, request.size);
 
+  Boards boards(table);
+  for (size_t base = 0; base < groups.size(); ++base) boards.add(base, groups[base]);
   while (chosen.size() < request.size) {
-    Group* best = nullptr;
-    for (Group& group : groups)
-      if (group.left() > 0 && (best == nullptr || goes_before(group, *best, policy))) best = &group;
-    if (best == nullptr)
-      return fail(Code::kInvalidConfig, "{}: an id stands twice among the available", table.name);
-    chosen.push_back(take_lowest(*best));
-    ++best->picked;
+    std::optional<size_t> best;
+    Rank best_rank{};
+    for (size_t base = 0; base < groups.size(); ++base) {
+      if (groups[base].left() == 0) continue;
+      const Rank rank = rank_of(boards.of(base), groups[base], policy);
+      if (best && rank >= best_rank) continue;
+      best = base;
+      best_rank = rank;
+    }
+    if (!best) break;
+    chosen.push_back(take_lowest(groups[*best]));
+    ++groups[*best].picked;
+    boards.pick(*best);
   }
+  for (size_t i = 0; i < unknown.size() && chosen.size() < request.size; ++i)
+    chosen.push_back(unknown[i]);
+  if (chosen.size() < request.size)
+    return fail(Code::kInvalidConfig, "{}: an id stands twice among the available", table.name);
   return chosen;
 }
 

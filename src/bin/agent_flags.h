@@ -28,6 +28,7 @@ struct AgentCommand {
   std::vector<std::string> cdi_extra_mounts;
   std::string cdi_dir;        // "" when not said: /var/run/cdi, below --root if that is said
   std::string cdi_hook_path;  // "" when not said: bin/gpuslice below the state folder
+  bool require_distinct = false;
   bool no_kube = false;
   std::map<std::string, std::string> kube;      // flags about the API server: "node-name"
   std::map<config::Flag, std::string> options;  // NVIDIA's flags that were written, as written

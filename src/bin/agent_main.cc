@@ -106,6 +106,7 @@ agent::AgentOptions agent_options(const AgentSetup& setup) {
   options.ledger_path = setup.ledger_path;
   options.root = setup.root == "/" ? "" : setup.root;
   options.host_root = setup.host_root;
+  options.require_distinct = setup.require_distinct;
   options.cdi = setup.cdi;
   if (setup.install_hook)
     options.cdi.install_hook = [path = setup.cdi.hook] { return install_self(path); };

@@ -147,6 +147,7 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   setup.ledger_path = absolute(command.run_dir) + "/ledger";
   TRY_ASSIGN(setup.labels_to, labels_to(command));
   TRY(set_cdi(command, setup));
+  setup.require_distinct = command.require_distinct;
   return setup;
 }
 

@@ -23,6 +23,7 @@ struct AgentSetup {
   std::optional<std::string> host_root;  // --root, as the host has it: "" for "/"
   agent::CdiOptions cdi;                 // but for install_hook
   bool install_hook = false;
+  bool require_distinct = false;
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;
 };
 

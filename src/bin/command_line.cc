@@ -106,6 +106,8 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
   app.add_option("--cdi-dir", agent.cdi_dir, "where CDI specs are written (/var/run/cdi)");
   app.add_option("--cdi-hook-path", agent.cdi_hook_path,
                  "gpuslice on the host, for CDI hooks (a copy below --state-dir is made)");
+  app.add_flag("--require-distinct", agent.require_distinct,
+               "several replicas in one container are of several devices, or refused");
   app.add_flag("--no-kube", agent.no_kube, "without the API server");
   for (const std::string_view name : kKubeFlags) {
     app.add_option("--" + std::string(name), agent.kube[std::string(name)], "of the API server")

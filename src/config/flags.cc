@@ -143,7 +143,7 @@ constexpr FlagRow kRows[] = {
      {"shared-devices-allocation-policy"},
      {"SHARED_DEVICES_ALLOCATION_POLICY"},
      "distributed",
-     {"distributed", "packed"}},
+     {"distributed", "packed", "spread"}},
     {Flag::kGfdOneshot, T::kBool, "gfd", "oneshot", {"oneshot"}, {"GFD_ONESHOT"}, "false", kNone},
     {Flag::kGfdNoTimestamp,
      T::kBool,
