@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 #include <set>
 #include <string>
@@ -348,6 +349,109 @@ TEST(Planner, KeepsAsManyAsBruteForceOverThe1332ReferenceTransitions) {
   EXPECT_EQ(instances, 4212U);
   EXPECT_EQ(kept_by_brute_force, 1510U);
   EXPECT_EQ(kept, 1510U);
+}
+
+// Some of what is there is busy: a plan exists exactly where brute force finds a layout with all
+// that is busy in it, and keeps as many as the best of these; else the nearest is as large as any
+// part of the wish that fits beside what is busy, and does fit.
+TEST(Planner, BesideWhatIsBusyAsBruteForceWould) {
+  const Offer offer = a100();
+  const auto layouts = all_layouts(offer);
+  const auto multisets = by_multiset(layouts);
+  const std::vector<Layout> starts(layouts.begin(), layouts.end());
+  std::vector<Multiset> wishes;
+  for (const auto& [multiset, unused] : multisets) wishes.push_back(multiset);
+  Random random(11);
+  const auto beside = [&](const std::vector<Layout>& targets, const Layout& busy) {
+    return std::any_of(targets.begin(), targets.end(), [&](const Layout& target) {
+      return std::includes(target.begin(), target.end(), busy.begin(), busy.end());
+    });
+  };
+  size_t impossible = 0;
+  for (int round = 0; round < 3000; ++round) {
+    const Layout& start = starts[random.below(starts.size())];
+    Layout busy;
+    std::set<Span> busy_spans;
+    for (const auto& one : start)
+      if (random.chance(1, 3)) {
+        busy.insert(one);
+        busy_spans.insert(one.first);
+      }
+    const Multiset& wish = wishes[random.below(wishes.size())];
+    const std::vector<Gi> there = gis_of(start, busy_spans);
+    const Outcome outcome = make_plan(offer, there, wish_of(wish));
+    size_t best_kept = 0;
+    for (const Layout& target : multisets.at(wish))
+      if (std::includes(target.begin(), target.end(), busy.begin(), busy.end()))
+        best_kept = std::max(best_kept, kept_between(start, target));
+    const bool can = beside(multisets.at(wish), busy);
+    ASSERT_EQ(std::holds_alternative<Plan>(outcome), can);
+    if (can) {
+      const Layout end = execute(offer, there, std::get<Plan>(outcome));
+      ASSERT_EQ(multiset_of(end), wish);
+      ASSERT_TRUE(std::includes(end.begin(), end.end(), busy.begin(), busy.end()));
+      ASSERT_EQ(kept_between(start, end), best_kept);
+      continue;
+    }
+    ++impossible;
+    // Parts of the wish by size; what is busy is there as well, wished or not.
+    const Impossible& why = std::get<Impossible>(outcome);
+    Multiset nearest;
+    for (const ProfileId id : why.nearest) nearest.insert(id.value);
+    ASSERT_TRUE(std::includes(wish.begin(), wish.end(), nearest.begin(), nearest.end()));
+    const auto possible = [&](const Multiset& part) {
+      if (part.empty()) return true;
+      // The part itself as a wish, or with the rest of what is busy beside it.
+      for (const auto& [multiset, targets] : multisets) {
+        if (!std::includes(multiset.begin(), multiset.end(), part.begin(), part.end())) continue;
+        Multiset rest;
+        std::set_difference(multiset.begin(), multiset.end(), part.begin(), part.end(),
+                            std::inserter(rest, rest.end()));
+        const Multiset held = multiset_of(busy);
+        if (std::includes(held.begin(), held.end(), rest.begin(), rest.end()) &&
+            beside(targets, busy))
+          return true;
+      }
+      return false;
+    };
+    EXPECT_TRUE(possible(nearest));
+    size_t largest = 0;
+    std::vector<uint32_t> items(wish.begin(), wish.end());
+    for (uint32_t bits = 0; bits < (1U << items.size()); ++bits) {
+      Multiset part;
+      for (size_t i = 0; i < items.size(); ++i)
+        if ((bits >> i & 1U) != 0) part.insert(items[i]);
+      if (part.size() > largest && possible(part)) largest = part.size();
+    }
+    EXPECT_EQ(nearest.size(), largest);
+  }
+  EXPECT_GT(impossible, 500U);
+}
+
+// What comes in another order is the same: instances as the driver happens to list them, profiles
+// as the file happens to name them.
+TEST(Planner, TheOrderOfTheInputDoesNotMatter) {
+  const Offer offer = a100();
+  const auto layouts = all_layouts(offer);
+  const std::vector<Layout> starts(layouts.begin(), layouts.end());
+  const auto multisets = by_multiset(layouts);
+  Random random(3);
+  for (int round = 0; round < 300; ++round) {
+    std::vector<Gi> there = gis_of(starts[random.below(starts.size())]);
+    auto it = multisets.begin();
+    std::advance(it, random.below(multisets.size()));
+    std::vector<WantedGi> wanted = wish_of(it->first);
+    const Plan first = plan_of(make_plan(offer, there, wanted));
+    const Layout end = execute(offer, there, first);
+    const auto shuffle = [&](auto& list) {
+      for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[random.below(i)]);
+    };
+    shuffle(there);
+    shuffle(wanted);
+    const Plan second = plan_of(make_plan(offer, there, wanted));
+    EXPECT_EQ(execute(offer, there, second), end);
+    EXPECT_EQ(second.steps.size(), first.steps.size());
+  }
 }
 
 // --- rules
