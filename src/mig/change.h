@@ -83,6 +83,9 @@ struct Report {
   std::string layout;          // what is there now, as far as it is known
 };
 
+// Forward with few tries; back, to what was there, with many.
+enum class Patience { kForward, kBack };
+
 class Change {
  public:
   Change(Ports ports, Options options, GpuName gpu);
@@ -109,9 +112,6 @@ class Change {
   [[nodiscard]] const Report& report() const { return report_; }
 
  private:
-  enum class Patience { kForward, kBack };
-  struct Tries;
-
   [[nodiscard]] Status lock();
   [[nodiscard]] Result<GpuState> read(Patience patience);
   [[nodiscard]] Result<std::vector<Holder>> other_holders(const GpuState& state);

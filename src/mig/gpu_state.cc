@@ -120,6 +120,12 @@ std::string GpuName::text() const { return fmt::format("GPU {}", index.value); }
 
 GpuName name_of(const ports::Gpu& gpu) { return {gpu.index, gpu.uuid, gpu.bus_id, gpu.name}; }
 
+bool has_place(const Layout& layout, const plan::WantedGi& gi) {
+  return std::any_of(layout.gis.begin(), layout.gis.end(), [&](const plan::WantedGi& other) {
+    return other.placement == gi.placement && other.profile == gi.profile;
+  });
+}
+
 void normalise(Layout& layout) {
   for (plan::WantedGi& gi : layout.gis)
     if (gi.cis)

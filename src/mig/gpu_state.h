@@ -45,6 +45,8 @@ struct Layout {
   std::vector<plan::WantedGi> gis;
   friend bool operator==(const Layout&, const Layout&) = default;
 };
+// Whether a GPU instance of that profile lies there, whatever is inside it.
+[[nodiscard]] bool has_place(const Layout& layout, const plan::WantedGi& gi);
 // Sorts, so that equal layouts compare equal.
 void normalise(Layout& layout);
 
