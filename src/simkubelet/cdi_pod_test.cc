@@ -65,8 +65,10 @@ class CdiPodTest : public ::testing::Test {
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
     ASSERT_EQ(::posix_spawn(&kubelet_, GPUSLICE_SIM, nullptr, nullptr, argv.data(), environ), 0);
-    ASSERT_TRUE(eventually(
-        [&] { return register_plugin(dir_, {"v1beta1", "p.sock", "a.b/none", false}).empty(); }));
+    // It answers: with a refusal, since nothing serves yet.
+    ASSERT_TRUE(eventually([&] {
+      return register_plugin(dir_, {"v0", "p.sock", "a.b/none", false}).contains("not supported");
+    }));
     plugin_.list({{"one", true}, {"two", true}});
     plugin_.serve(dir_, "p.sock");
     ASSERT_EQ(register_plugin(dir_, {"v1beta1", "p.sock", "nvidia.com/gpu", true}), "");

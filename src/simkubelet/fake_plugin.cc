@@ -13,6 +13,12 @@ namespace gpuslice::simkubelet {
 struct FakePlugin::Impl final : v1beta1::DevicePlugin::Service {
   explicit Impl(FakePlugin& o) : owner(o) {}
 
+  grpc::Status GetDevicePluginOptions(grpc::ServerContext*, const v1beta1::Empty*,
+                                      v1beta1::DevicePluginOptions* response) override {
+    response->set_get_preferred_allocation_available(owner.preferred_available);
+    return grpc::Status::OK;
+  }
+
   grpc::Status ListAndWatch(grpc::ServerContext* context, const v1beta1::Empty*,
                             grpc::ServerWriter<v1beta1::ListAndWatchResponse>* writer) override {
     std::unique_lock lock(mutex);

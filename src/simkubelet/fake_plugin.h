@@ -28,6 +28,7 @@ class FakePlugin {
   [[nodiscard]] int streams() const;
 
   // What it answers; an error's message goes out with code UNKNOWN.
+  bool preferred_available = true;
   std::vector<std::string> preferred;
   Allocated allocated;
   std::string preferred_error, allocate_error;

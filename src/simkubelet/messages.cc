@@ -89,8 +89,11 @@ Result<RegisterCall> read(const v1beta1::RegisterRequest& request) {
 Result<std::vector<DeviceSeen>> read(const v1beta1::ListAndWatchResponse& response) {
   std::vector<DeviceSeen> devices;
   devices.reserve(static_cast<size_t>(response.devices_size()));
-  for (const v1beta1::Device& device : response.devices())
-    devices.push_back({device.id(), device.health() == "Healthy"});
+  for (const v1beta1::Device& device : response.devices()) {
+    DeviceSeen seen{device.id(), device.health() == "Healthy"};
+    for (const auto& node : device.topology().nodes()) seen.numa.push_back(node.id());
+    devices.push_back(std::move(seen));
+  }
   TRY(check_devices(devices));
   return devices;
 }

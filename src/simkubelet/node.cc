@@ -35,7 +35,7 @@ bool Node::devices(const std::string& resource, uint64_t life,
   if (it == resources_.end() || it->second.life != life) return false;
   it->second.connected = true;
   it->second.devices.clear();
-  for (const DeviceSeen& device : devices) it->second.devices[device.id] = device.healthy;
+  for (const DeviceSeen& device : devices) it->second.devices[device.id] = device;
   return true;
 }
 
@@ -71,7 +71,7 @@ Quantities Node::quantities() {
   for (const auto& [name, resource] : resources_) {
     out.capacity[name] = resource.devices.size();
     const auto healthy = std::count_if(resource.devices.begin(), resource.devices.end(),
-                                       [](const auto& d) { return d.second; });
+                                       [](const auto& d) { return d.second.healthy; });
     out.allocatable[name] = resource.connected ? static_cast<uint64_t>(healthy) : 0;
   }
   return out;
@@ -99,8 +99,8 @@ Result<Node::Choice> Node::choice(const std::string& resource, uint32_t count) {
   Choice choice;
   const std::set<std::string> taken = held(resource);
   if (it->second.connected)
-    for (const auto& [id, healthy] : it->second.devices)
-      if (healthy && !taken.contains(id)) choice.free.push_back(id);
+    for (const auto& [id, device] : it->second.devices)
+      if (device.healthy && !taken.contains(id)) choice.free.push_back(id);
   if (choice.free.size() < count)
     return fail(Code::kUnavailable,
                 "0/1 nodes are available: 1 Insufficient {} ({} asked for, {} free)", resource,
@@ -153,14 +153,29 @@ std::vector<Pod> Node::pods() const {
   return out;
 }
 
-std::map<std::string, std::vector<std::string>> Node::healthy() const {
+std::map<std::string, std::vector<DeviceSeen>> Node::healthy() const {
   const std::lock_guard lock(mutex_);
-  std::map<std::string, std::vector<std::string>> out;
+  std::map<std::string, std::vector<DeviceSeen>> out;
   for (const auto& [name, resource] : resources_) {
     if (!resource.connected) continue;
-    std::vector<std::string>& ids = out[name];
-    for (const auto& [id, good] : resource.devices)
-      if (good) ids.push_back(id);
+    std::vector<DeviceSeen>& devices = out[name];
+    for (const auto& [id, device] : resource.devices)
+      if (device.healthy) devices.push_back(device);
+  }
+  return out;
+}
+
+std::vector<DeviceSeen> Node::seen(const std::string& resource,
+                                   const std::vector<std::string>& ids) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = resources_.find(resource);
+  std::vector<DeviceSeen> out;
+  for (const std::string& id : ids) {
+    DeviceSeen device{id, true};
+    if (found != resources_.end())
+      if (const auto it = found->second.devices.find(id); it != found->second.devices.end())
+        device = it->second;
+    out.push_back(std::move(device));
   }
   return out;
 }

@@ -3,7 +3,8 @@
 // The stand-in's picture of a node, as a kubelet's device manager keeps it: plugins that
 // registered, their devices, pods and what they hold. Pure bookkeeping under one mutex; time comes
 // from the clock that it is given. The rules are the kubelet's (1.34, device manager):
-//   * registering again replaces: the old stream counts no more;
+//   * Register is answered once the plugin told its options; registering again replaces: the old
+//   stream counts no more;
 //   * a stream that ends: allocatable 0 at once, capacity kept for the grace, then the resource is
 //   gone;
 //   * an unhealthy device leaves allocatable and stays in capacity;
@@ -37,6 +38,8 @@ using Clock = std::function<MonotonicTime()>;
 struct DeviceSeen {
   std::string id;
   bool healthy = true;
+  std::vector<int64_t> numa = {};  // its NUMA nodes; empty: no topology
+  friend bool operator==(const DeviceSeen&, const DeviceSeen&) = default;
 };
 
 struct RegisterCall {
@@ -60,6 +63,9 @@ struct Pod {
   std::map<std::string, uint32_t> resources;
   std::map<std::string, uint32_t> init_resources;              // of an init container
   std::map<std::string, std::vector<std::string>> device_ids;  // by resource
+  // What pod-resources tells of it: the container's devices, not those that only an init container
+  // had, with the topology that they had at admission.
+  std::map<std::string, std::vector<DeviceSeen>> listed;
   std::map<std::string, std::string> env;
   int pid = 0;
 };
@@ -84,7 +90,10 @@ class Node {
 
   [[nodiscard]] Quantities quantities();
   // All healthy devices by resource, held or not: what GetAllocatableResources answers.
-  [[nodiscard]] std::map<std::string, std::vector<std::string>> healthy() const;
+  [[nodiscard]] std::map<std::string, std::vector<DeviceSeen>> healthy() const;
+  // Devices of a resource as its plugin listed them; one that is not listed has no topology.
+  [[nodiscard]] std::vector<DeviceSeen> seen(const std::string& resource,
+                                             const std::vector<std::string>& ids) const;
 
   // Healthy devices of a resource that no pod holds, sorted; kUnavailable with the kubelet's words.
   struct Choice {
@@ -112,8 +121,8 @@ class Node {
     std::string endpoint;
     bool preferred_available = false;
     bool connected = false;
-    std::optional<MonotonicTime> ended;   // the stream; empty from Register to its end
-    std::map<std::string, bool> devices;  // id -> healthy
+    std::optional<MonotonicTime> ended;  // the stream; empty from Register to its end
+    std::map<std::string, DeviceSeen> devices;
   };
   void forget_ended();
   [[nodiscard]] std::set<std::string> held(const std::string& resource) const;

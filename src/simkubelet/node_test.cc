@@ -63,7 +63,7 @@ TEST_F(NodeTest, AnUnhealthyDeviceLeavesAllocatableOnly) {
   node.devices(kGpu.resource, life, {{"a", true}, {"b", false}, {"c", true}});
   EXPECT_EQ(shown(), "3/2");
   EXPECT_EQ(free(), (Words{"a", "c"}));
-  EXPECT_EQ(node.healthy().at(kGpu.resource), (Words{"a", "c"}));
+  EXPECT_EQ(node.healthy().at(kGpu.resource), (std::vector<DeviceSeen>{{"a"}, {"c"}}));
   node.devices(kGpu.resource, life, {{"a", true}, {"b", true}, {"c", true}});
   EXPECT_EQ(shown(), "3/3");
 }
@@ -143,7 +143,7 @@ TEST_F(NodeTest, WhatAPodHoldsIsNotFreeUntilItEnds) {
   node.devices(kGpu.resource, life, {{"a", true}, {"b", true}, {"c", true}});
   hold("one", {"b"});
   EXPECT_EQ(free(), (Words{"a", "c"}));
-  EXPECT_EQ(node.healthy().at(kGpu.resource), (Words{"a", "b", "c"}));
+  EXPECT_EQ(node.healthy().at(kGpu.resource), (std::vector<DeviceSeen>{{"a"}, {"b"}, {"c"}}));
   EXPECT_EQ(shown(), "3/3");  // allocatable is before what is requested
   EXPECT_EQ(free(3), (Words{"0/1 nodes are available: 1 Insufficient nvidia.com/gpu (3 asked for, "
                             "2 free)"}));

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <list>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "deviceplugin/api.grpc.pb.h"
@@ -161,12 +162,20 @@ class GrpcPlugins final : public Plugins,
   std::unique_ptr<v1beta1::DevicePlugin::Stub> stub(const std::string& endpoint) {
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+    args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+    args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
     return v1beta1::DevicePlugin::NewStub(
         grpc::CreateCustomChannel("unix://" + options_.dir + "/device-plugins/" + endpoint,
                                   grpc::InsecureChannelCredentials(), args));
   }
 
   void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+      for (grpc::ClientContext* context : connecting_) context->TryCancel();
+    }
     if (server_) {
       server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
       server_->Wait();
@@ -176,6 +185,7 @@ class GrpcPlugins final : public Plugins,
     {
       const std::lock_guard lock(mutex_);
       streams.swap(streams_);
+      stopping_ = false;
     }
     streams.clear();
   }
@@ -183,8 +193,10 @@ class GrpcPlugins final : public Plugins,
   grpc::Status Register(grpc::ServerContext*, const v1beta1::RegisterRequest* request,
                         v1beta1::Empty*) override {
     wait(options_.latency);
-    const auto call = read(*request);
+    auto call = read(*request);
     if (!call) return {grpc::StatusCode::UNKNOWN, call.error().message};
+    if (const Status connected = connect(*call); !connected)
+      return {grpc::StatusCode::UNKNOWN, connected.error().message};
     const auto life = node_.registered(*call);
     if (!life) return {grpc::StatusCode::UNKNOWN, life.error().message};
     const std::string socket = options_.dir + "/device-plugins/" + request->endpoint();
@@ -197,6 +209,29 @@ class GrpcPlugins final : public Plugins,
     }
     streams_.push_back(std::make_unique<Stream>(socket, request->resource_name(), *life, node_));
     return grpc::Status::OK;
+  }
+
+  // A kubelet asks the plugin for its options before it answers Register, waits for a socket that
+  // nobody serves yet, and believes them rather than the ones that came with Register.
+  Status connect(RegisterCall& call) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::ceil<std::chrono::milliseconds>(options_.patience));
+    context.set_wait_for_ready(true);
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) return fail(Code::kUnavailable, "the kubelet ends");
+      connecting_.insert(&context);
+    }
+    v1beta1::DevicePluginOptions options;
+    const grpc::Status status =
+        stub(call.endpoint)->GetDevicePluginOptions(&context, v1beta1::Empty(), &options);
+    const std::lock_guard lock(mutex_);
+    connecting_.erase(&context);
+    if (!status.ok())
+      return fail(Code::kFailed, "failed to get device plugin options: {}", words(status));
+    call.preferred_available = options.get_preferred_allocation_available();
+    return {};
   }
 
   grpc::Status List(grpc::ServerContext*, const v1::ListPodResourcesRequest*,
@@ -218,12 +253,17 @@ class GrpcPlugins final : public Plugins,
   }
   grpc::Status GetAllocatableResources(grpc::ServerContext*, const v1::AllocatableResourcesRequest*,
                                        v1::AllocatableResourcesResponse* response) override {
-    for (const auto& [name, ids] : node_.healthy()) {
-      auto* devices = response->add_devices();
-      devices->set_resource_name(name);
-      for (const std::string& id : ids) devices->add_device_ids(id);
-    }
+    for (const auto& [name, devices] : node_.healthy())
+      for (const DeviceSeen& device : devices) fill(name, device, *response->add_devices());
     return grpc::Status::OK;
+  }
+
+  // The kubelet tells each device by itself, with its topology.
+  static void fill(const std::string& resource, const DeviceSeen& device,
+                   v1::ContainerDevices& out) {
+    out.set_resource_name(resource);
+    out.add_device_ids(device.id);
+    for (const int64_t numa : device.numa) out.mutable_topology()->add_nodes()->set_id(numa);
   }
 
   static void fill(const Pod& pod, v1::PodResources& out) {
@@ -231,11 +271,8 @@ class GrpcPlugins final : public Plugins,
     out.set_namespace_("default");
     auto* container = out.add_containers();
     container->set_name("main");
-    for (const auto& [resource, ids] : pod.device_ids) {
-      auto* devices = container->add_devices();
-      devices->set_resource_name(resource);
-      for (const std::string& id : ids) devices->add_device_ids(id);
-    }
+    for (const auto& [resource, devices] : pod.listed)
+      for (const DeviceSeen& device : devices) fill(resource, device, *container->add_devices());
   }
 
   Options options_;
@@ -243,6 +280,8 @@ class GrpcPlugins final : public Plugins,
   std::unique_ptr<grpc::Server> server_;
   std::mutex mutex_;
   std::list<std::unique_ptr<Stream>> streams_;
+  std::set<grpc::ClientContext*> connecting_;  // Registers under way
+  bool stopping_ = false;
 };
 
 }  // namespace

@@ -37,6 +37,8 @@ class Plugins {
   struct Options {
     std::string dir;     // laid out like /var/lib/kubelet
     Duration latency{};  // added to each call of ours
+    // How long Register waits for a plugin that does not serve; the kubelet's own.
+    Duration patience = std::chrono::seconds(10);
   };
   // Makes the folders, removes the sockets that lie there (as a kubelet does at start), and serves.
   [[nodiscard]] static Result<std::unique_ptr<Plugins>> start(const Options& options, Node& node);

@@ -35,7 +35,8 @@ class PluginsTest : public ::testing::Test {
   PluginsTest() {
     std::string pattern = ::testing::TempDir() + "gpuslice-k-XXXXXX";
     dir_ = ::mkdtemp(pattern.data());
-    auto plugins = Plugins::start({.dir = dir_, .latency = {}}, node_);
+    auto plugins =
+        Plugins::start({.dir = dir_, .latency = {}, .patience = milliseconds(1500)}, node_);
     EXPECT_TRUE(plugins.has_value());
     plugins_ = std::move(*plugins);
   }
@@ -121,14 +122,32 @@ TEST_F(PluginsTest, APluginThatDiesIsAStreamThatEnds) {
   ASSERT_TRUE(shows("1/0"));
 }
 
-TEST_F(PluginsTest, RegisteringWithNobodyBehindIsAStreamThatEnded) {
-  ASSERT_EQ(join("nobody.sock"), "");
-  ASSERT_TRUE(shows("0/0"));
-  // Its grace runs from the failed stream, which another thread notices.
-  ASSERT_TRUE(eventually([&] {
-    pass(std::chrono::minutes(6));
-    return shown() == "-";
-  }));
+// Seen on a kubelet 1.34: it asks for the options before it answers, and waits for who will answer.
+TEST_F(PluginsTest, RegisteringWithNobodyBehindIsRefusedAfterAWhile) {
+  const auto begun = std::chrono::steady_clock::now();
+  EXPECT_TRUE(join("nobody.sock").starts_with("failed to get device plugin options: rpc error: "));
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, milliseconds(1400));
+  EXPECT_EQ(shown(), "-");
+}
+
+TEST_F(PluginsTest, RegisteringWaitsForAPluginThatServesInAMoment) {
+  plugin_.list({{"a", true}});
+  std::thread late([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    plugin_.serve(dir_, "p.sock");
+  });
+  EXPECT_EQ(join(), "");
+  late.join();
+  EXPECT_TRUE(shows("1/1"));
+}
+
+TEST_F(PluginsTest, TheOptionsThatItAskedForCountNotTheOnesThatCame) {
+  plugin_.list({{"a", true}});
+  plugin_.preferred_available = false;
+  plugin_.serve(dir_, "p.sock");
+  ASSERT_EQ(join(), "");
+  ASSERT_TRUE(shows("1/1"));
+  EXPECT_FALSE(node_.choice("nvidia.com/gpu", 1)->preferred_available);
 }
 
 TEST_F(PluginsTest, RegisteringAgainReplacesTheStream) {
@@ -221,7 +240,10 @@ TEST_F(PluginsTest, PodResourcesAsAKubeletTellsThem) {
     Pod pod;
     pod.name = name;
     pod.phase = phase;
-    if (pod.name != "wait") pod.device_ids["nvidia.com/gpu"] = {"a"};
+    if (pod.name != "wait") {
+      pod.device_ids["nvidia.com/gpu"] = {"a", "b"};
+      pod.listed["nvidia.com/gpu"] = {{"a", true, {1}}};  // b was an init container's
+    }
     ASSERT_TRUE(node_.add_pod(pod).has_value());
   }
   const auto list = pod_resources<v1::ListPodResourcesResponse>(
@@ -235,16 +257,21 @@ TEST_F(PluginsTest, PodResourcesAsAKubeletTellsThem) {
   EXPECT_EQ(container.name(), "main");
   ASSERT_EQ(container.devices_size(), 1);
   EXPECT_EQ(container.devices(0).resource_name(), "nvidia.com/gpu");
+  ASSERT_EQ(container.devices(0).device_ids_size(), 1);
   EXPECT_EQ(container.devices(0).device_ids(0), "a");
+  ASSERT_EQ(container.devices(0).topology().nodes_size(), 1);
+  EXPECT_EQ(container.devices(0).topology().nodes(0).id(), 1);
   // Held or not: the healthy ones.
   const auto allocatable = pod_resources<v1::AllocatableResourcesResponse>(
       v1::AllocatableResourcesRequest(), [](auto& stub, auto& c, const auto& q, auto& a) {
         return stub.GetAllocatableResources(&c, q, &a);
       });
-  ASSERT_EQ(allocatable.devices_size(), 1);
-  EXPECT_EQ(
-      Words(allocatable.devices(0).device_ids().begin(), allocatable.devices(0).device_ids().end()),
-      (Words{"a", "b"}));
+  ASSERT_EQ(allocatable.devices_size(), 2);
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(allocatable.devices(i).device_ids_size(), 1);
+    EXPECT_EQ(allocatable.devices(i).device_ids(0), i == 0 ? "a" : "b");
+    EXPECT_FALSE(allocatable.devices(i).has_topology());
+  }
   const auto get = [&](const std::string& name, const std::string& space, std::string& error) {
     v1::GetPodResourcesRequest request;
     request.set_pod_name(name);
@@ -268,14 +295,14 @@ TEST(PluginsStart, AFolderThatIsTooLongOrNoneIsRefused) {
   std::string pattern = ::testing::TempDir() + "gpuslice-k-XXXXXX";
   const std::string dir = ::mkdtemp(pattern.data());
   const std::string deep = dir + "/" + std::string(100, 'd');
-  const auto too_long = Plugins::start({.dir = deep, .latency = {}}, node);
+  const auto too_long = Plugins::start({.dir = deep}, node);
   ASSERT_FALSE(too_long.has_value());
   EXPECT_EQ(too_long.error().message,
             "--dir " + deep + ": too long: a socket's path has at most 107 characters, and " +
                 deep + "/device-plugins/kubelet.sock has " +
                 std::to_string(deep.size() + std::string("/device-plugins/kubelet.sock").size()));
   std::ofstream(dir + "/file") << "x";
-  const auto no_folder = Plugins::start({.dir = dir + "/file", .latency = {}}, node);
+  const auto no_folder = Plugins::start({.dir = dir + "/file"}, node);
   ASSERT_FALSE(no_folder.has_value());
   EXPECT_EQ(no_folder.error().message,
             dir + "/file/device-plugins: cannot make the folder: Not a directory");

@@ -120,6 +120,7 @@ void Service::fail_pod(const std::string& name, const std::string& reason,
     pod.reason = reason;
     pod.message = message;
     pod.device_ids.clear();  // a pod that was never started holds nothing
+    pod.listed.clear();
   });
 }
 
@@ -169,15 +170,19 @@ void Service::admit(const std::string& name) {
   }
   const auto refused = [&](const Error& error) {
     fail_pod(name, "UnexpectedAdmissionError",
-             fmt::format("Allocate failed due to {}, which is unexpected", error.message));
+             fmt::format("Pod was rejected: Allocate failed due to {}, which is unexpected",
+                         error.message));
   };
   const auto init = give(it->init_resources, {});
   if (!init) return refused(init.error());
   node_.update_pod(name, [&](Pod& pod) { pod.device_ids = init->ids; });
   const auto given = give(it->resources, *init);
   if (!given) return refused(given.error());
+  std::map<std::string, std::vector<DeviceSeen>> listed;
+  for (const auto& [resource, ids] : given->ids) listed[resource] = node_.seen(resource, ids);
   // What an init container had is the pod's until its end.
   node_.update_pod(name, [&](Pod& pod) {
+    pod.listed = std::move(listed);
     for (const auto& [resource, ids] : given->ids)
       for (const std::string& id : ids) {
         std::vector<std::string>& of_pod = pod.device_ids[resource];

@@ -151,15 +151,18 @@ TEST_F(ServiceTest, AFailedAllocateIsAnUnexpectedAdmissionError) {
   EXPECT_EQ(run("p", {{"nvidia.com/gpu", 1}}), "{}");
   EXPECT_EQ(pod("p")["phase"], "Failed");
   EXPECT_EQ(pod("p")["reason"], "UnexpectedAdmissionError");
-  EXPECT_EQ(pod("p")["message"],
-            "Allocate failed due to rpc error: code = Unknown desc = boom, which is unexpected");
+  EXPECT_EQ(
+      pod("p")["message"],
+      "Pod was rejected: Allocate failed due to rpc error: code = Unknown desc = boom, which is "
+      "unexpected");
   EXPECT_EQ(pod("p")["deviceIds"], Json::array());
   EXPECT_TRUE(launches.empty());
   plugins.allocate_error.clear();
   plugins.preferred_error = "no way";
   EXPECT_EQ(run("q", {{"nvidia.com/gpu", 4}}), "{}");
   EXPECT_EQ(pod("q")["reason"], "UnexpectedAdmissionError");
-  EXPECT_EQ(pod("q")["message"], "Allocate failed due to no way, which is unexpected");
+  EXPECT_EQ(pod("q")["message"],
+            "Pod was rejected: Allocate failed due to no way, which is unexpected");
   // It is not tried again, and holds nothing.
   plugins.preferred_error.clear();
   service.look_at_pods();

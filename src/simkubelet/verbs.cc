@@ -153,7 +153,8 @@ Result<int> run_kubelet(const KubeletCommand& command) {
   TRY_ASSIGN(const int control, listen_at(control_path(command.dir)));
   const Fd listener(control);
   Node node(command.grace);
-  TRY_ASSIGN(const auto plugins, Plugins::start({command.dir, command.socket_latency}, node));
+  TRY_ASSIGN(const auto plugins,
+             Plugins::start({.dir = command.dir, .latency = command.socket_latency}, node));
   Service service(command, node, *plugins);
   fmt::print("kubelet stand-in: {}/device-plugins/kubelet.sock\n", command.dir);
   std::fflush(stdout);
