@@ -272,6 +272,9 @@ AnswerRules Agent::answer_rules(const config::Effective& config) const {
   rules.caps = caps_;
   rules.form = answer_form(config);
   rules.form.dev_root = host_root(config, Flag::kNvidiaDevRoot);
+  std::erase_if(rules.form.imex_channels, [&](const std::string& channel) {
+    return !ports_.files.exists(options_.root + imex_node(channel));
+  });
   if (rules.form.pass_device_specs)
     for (const std::string_view node : kControlNodes)
       if (ports_.files.exists(options_.root + std::string(node)))
@@ -304,6 +307,7 @@ void Agent::make_tables(MonotonicTime now) {
   cdi_.look({hardware_, driver_.version, rules.caps, *config_.in_force(), rules.form.dev_root,
              host_root(*config_.in_force(), Flag::kNvidiaDriverRoot)},
             rules.form);
+  judge_imex(*config_.in_force(), rules.form);
   desk_.set_tables(tables_, std::move(rules));
   for (const auto& [name, table] : tables_.resources) {
     auto& registration = registrations_[name];
@@ -314,6 +318,21 @@ void Agent::make_tables(MonotonicTime now) {
   }
   for (auto& [name, registration] : registrations_)
     if (!tables_.resources.contains(name)) registration->leave(now);
+}
+
+// A channel without its device node is left out of the answers; one that is required makes the
+// agent not ready, as NVIDIA's plugin does not start then.
+void Agent::judge_imex(const config::Effective& config, const AnswerForm& form) {
+  imex_trouble_.clear();
+  if (form.imex_channels.size() == config.imex.channel_ids.size()) {
+    log_.over("imex");
+    return;
+  }
+  const std::string what = fmt::format("IMEX: {} is not there", options_.root + imex_node("0"));
+  log_.once(config.imex.required ? Level::kError : Level::kWarning, "imex",
+            what + (config.imex.required ? ", and imex.required is true"
+                                         : ": containers do not get the channel"));
+  if (config.imex.required) imex_trouble_ = what + ", and imex.required is true";
 }
 
 void Agent::look_at_labels() {
@@ -417,6 +436,8 @@ void Agent::publish_status() {
     status->why_not_ready = "no driver: " + driver_text_;
   else if (registrations_.empty())
     status->why_not_ready = "no GPU on this node";
+  else if (!imex_trouble_.empty())
+    status->why_not_ready = imex_trouble_;
   else if (!cdi_.trouble().empty())
     status->why_not_ready = cdi_.trouble();
   else

@@ -99,6 +99,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void tell_of_unhealthy_allocations();
   void judge_config();
   void make_tables(MonotonicTime now);
+  void judge_imex(const config::Effective& config, const AnswerForm& form);
   void look_at_labels();
   // The driver's root, or that of its device nodes, as the host has it; "" for "/".
   [[nodiscard]] std::string host_root(const config::Effective& config, config::Flag flag) const;
@@ -148,6 +149,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   uint64_t ledger_seen_ = 0;
   uint64_t inventory_errors_ = 0;
   uint64_t unhealthy_told_ = 0;
+  std::string imex_trouble_;  // "" when there is none
   uint64_t reconciles_ = 0;
   std::string boot_id_;
 

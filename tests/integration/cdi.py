@@ -97,6 +97,25 @@ class Run:
         if pod["deviceIds"][0] not in listed or listed.count("GPU ") != 1:
             raise Failure(f"nvidia-smi -L in the pod: expected {pod['deviceIds'][0]} alone, seen {listed!r}")
 
+    def imex(self):
+        """A channel without its device node is left out; with it, it is in the answers."""
+        self.node.configure(config("envvar", "imex: {channelIDs: [0]}\n"))
+        told = "imex-channels/channel0 is not there: containers do not get the channel"
+        eventually("the missing channel is told", lambda: told in self.node.log("agent"))
+        expect("IMEX channels", self.pod("i")["env"].get("NVIDIA_IMEX_CHANNELS"), None)
+        self.node.sim("pod", "--dir", self.node.kubelet_dir, "rm", "i")
+        channels = pathlib.Path(self.node.root) / "dev/nvidia-caps-imex-channels"
+        channels.mkdir()
+        (channels / "channel0").touch()
+
+        def seen():
+            name = f"i{len(self.node.pods())}"
+            env = self.pod(name)["env"]
+            self.node.sim("pod", "--dir", self.node.kubelet_dir, "rm", name)
+            return env.get("NVIDIA_IMEX_CHANNELS") == "0"
+
+        eventually("the channel in the answer", seen)
+
 
 def main():
     arguments = argparse.ArgumentParser()
@@ -123,6 +142,8 @@ def main():
                 run.one_gpu(strategy)
             run.mig()
             run.leave()
+            run.node.sim("pod", "--dir", node.kubelet_dir, "rm", "v")
+            run.imex()
             expect("the driver's library on this machine itself", pathlib.Path(LIBRARY).exists(), there_before)
         except Failure as failure:
             print(f"FAIL  {failure}\n--- agent\n{node.log('agent')}\n--- kubelet\n{node.log('kubelet')}", file=sys.stderr)
