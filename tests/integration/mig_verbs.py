@@ -185,7 +185,7 @@ class Verbs(unittest.TestCase):
         self.label(OK, "assert", "mixed")
 
     def test_a_mode_that_waits(self):
-        """--skip-reset on a GPU whose driver somebody holds open: told, pending or as before, and never half-way."""
+        """Somebody computes on the GPU: named, and the mode is not left pending."""
         holder = subprocess.Popen([BIN / "gpuslice-sim", "work", "--root", self.root, "--device", "0", "--memory", "1Mi"],
                                   stdout=subprocess.PIPE, text=True)
         try:
@@ -198,6 +198,34 @@ class Verbs(unittest.TestCase):
             holder.wait()
             holder.stdout.close()
         self.label(OK, "apply", "whole")
+
+    def test_a_mode_that_takes_a_reboot(self):
+        """In a virtual machine: exit 6, the mode pending; after the reboot the same label is made."""
+        self.root = self.tmp / "machine"
+        self.sim("create", "--root", self.root, "--gpus", "1xA100-SXM4-40GB", "--passthrough")
+        for words in (("--skip-reset",), ()):
+            said = self.label(RESET, "apply", "whole", *words).stderr
+            self.assertRegex(said, r"^GPU 0: .*reboot")
+            self.assertEqual(self.gpus()[0]["migMode"], {"current": 0, "pending": 1})
+            self.assertEqual(self.journals(), [])
+        self.sim("reboot", "--root", self.root)
+        self.label(OK, "apply", "whole")
+        self.assertEqual(self.layout(), [[("7g.40gb", 0, 1)]])
+
+    def test_a_driver_that_hangs(self):
+        """The program ends, named call and all; the journal stands, and the next apply goes on from it."""
+        self.label(OK, "apply", "mixed")
+        self.sim("inject", "--root", self.root, "hang", "--call", "nvmlGpuInstanceDestroy", "--gpu", "0", "--after", "3", "--times", "1")
+        started = time.monotonic()
+        said = self.label(FAILED, "apply", "whole", "--call-timeout", "1s").stderr
+        self.assertLess(time.monotonic() - started, 15)
+        self.assertRegex(said, r"^NVIDIA driver: nvmlGpuInstanceDestroy has not answered for 1 s; this program ends here: if a change was under way "
+                         rf"its journal is in {self.root}/var/lib/gpuslice/mig, and the next start goes on from it; look for XIDs in dmesg\n$")
+        self.assertEqual(len(self.journals()), 2)
+        self.sim("inject", "--root", self.root, "clear")
+        self.label(OK, "apply", "mixed")
+        self.label(OK, "assert", "mixed")
+        self.assertEqual(self.journals(), [])
 
     def test_two_writers(self):
         self.label(OK, "apply", "mixed")
