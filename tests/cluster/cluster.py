@@ -68,6 +68,7 @@ class Cluster:
         self.programs = pathlib.Path(programs)
         self.keep_logs = keep_logs
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="gpuslice-cluster-"))
+        self.gpus = self.dir / "gpus"  # where a simulated node's driver may be put; CDI specs below it are read
         self.cgroup = f"gpuslice-{os.getpid()}"
         self.children = {}
         self.made_kubelet_dir = False
@@ -90,7 +91,7 @@ class Cluster:
     # --- processes -----------------------------------------------------------------------------------------------
 
     def _namespaces(self):
-        for name in ("pki", "log", "kubelet", "device-plugins", "cni", "etc-cni", "cdi", "agent"):
+        for name in ("pki", "log", "kubelet", "device-plugins", "cni", "etc-cni", "agent"):
             (self.dir / name).mkdir()
         # The kubelet's folder of plugins is /var/lib/kubelet/device-plugins whatever --root-dir says.
         kubelet_dir = pathlib.Path("/var/lib/kubelet")
@@ -237,7 +238,7 @@ state = "/run/containerd"
   # Where lowering oom_score_adj is not allowed (no CAP_SYS_RESOURCE) runc would die of it.
   restrict_oom_score_adj = true
   enable_cdi = true
-  cdi_spec_dirs = ["{self.dir}/cdi", "/run/cdi"]
+  cdi_spec_dirs = ["{self.gpus}/var/run/cdi"]
   [plugins.'io.containerd.cri.v1.runtime'.cni]
     bin_dirs = ["/usr/lib/cni"]
     conf_dir = "{self.dir}/etc-cni"
