@@ -27,7 +27,6 @@ std::optional<uint32_t> farther(std::optional<uint32_t> a, std::optional<uint32_
 struct Value {
   uint64_t inside = 0;   // of the pairs in the set
   uint64_t degrees = 0;  // of its members to all that are available: less is left torn
-  friend bool operator==(const Value&, const Value&) = default;
   [[nodiscard]] bool better_than(const Value& other) const {
     return inside != other.inside ? inside > other.inside : degrees < other.degrees;
   }

@@ -180,7 +180,6 @@ TEST(NearestSet, IsTheBestOfAllSets) {
 }
 
 TEST(NearestSet, BeyondSixteenItIsAValidSetAndAGoodOne) {
-  Random random(7);
   ports::Topology t;
   for (uint32_t a = 0; a < 24; ++a)
     for (uint32_t b = a + 1; b < 24; ++b) link(t, a, b, 40, a / 4 == b / 4 ? 4 : 0);
