@@ -149,7 +149,7 @@ class Peer:
         self.check("1,000 streams opened and dropped on one connection, then an edit: it arrives", lambda: (self.dropped(1000, 1), self.arrives(5)))
         self.check("1,000 connections with a stream each, dropped unread, then an edit: it arrives", lambda: (self.dropped_connections(1000), self.arrives(6)))
         self.check("1,000 streams reset in the frame after their call, by hand, then an edit: it arrives", lambda: (self.reset_at_once(1000), self.arrives(7)))
-        self.check("clients whose window is zero and stays so, then an edit: it arrives", lambda: (self.no_window(50), self.arrives(8)))
+        self.check("100 clients whose window is zero and stays so (64 streams are the limit), then an edit: it arrives", lambda: (self.no_window(100), self.arrives(8)))
         self.check("connections that end in the middle of a frame, then an edit: it arrives", lambda: (self.torn(200), self.arrives(9)))
         self.check("a new client is served", lambda: self.equal(len(Watch(self.path).next()), 18))
         self.check("the agent's memory stays below 64 MiB", self.memory)
