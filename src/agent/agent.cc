@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "agent/device_nodes.h"
 #include "agent/gpu_memo.h"
 #include "agent/ledger_file.h"
 #include "base/text.h"
@@ -15,7 +14,6 @@ namespace {
 using config::Flag;
 
 constexpr size_t kMaxLedgerBytes = 64 * 1024 * 1024;
-constexpr size_t kMaxMigMinorsBytes = 1024 * 1024;  // 4,320 lines: some 100 KB
 // An unanswered question for the pods is asked again after this.
 constexpr Duration kPodsPatience = std::chrono::seconds(15);
 
@@ -98,18 +96,6 @@ void Agent::write_memo() {
   const std::string text = format_gpu_memo(known_, boot_id_);
   if (text == memo_written_) return;
   if (ports_.files.write_atomic(options_.memo_path(), text, false)) memo_written_ = text;
-}
-
-// A hundred kilobytes: read when there is a MIG device to look up in it, and again with another
-// driver.
-void Agent::read_cap_minors(const ports::Inventory& inventory) {
-  const bool mig = std::any_of(inventory.gpus.begin(), inventory.gpus.end(),
-                               [](const ports::Gpu& gpu) { return !gpu.mig_devices.empty(); });
-  if (!mig || caps_of_ == inventory.driver.version) return;
-  caps_of_ = inventory.driver.version;
-  const auto text =
-      ports_.files.read(options_.root + std::string(kMigMinorsFile), kMaxMigMinorsBytes);
-  caps_ = text ? CapMinors::parse(*text) : CapMinors();
 }
 
 void Agent::on_inventory(Result<ports::Inventory> inventory) {
@@ -230,16 +216,6 @@ MonotonicTime Agent::reconcile() {
   return next;
 }
 
-void Agent::tell_of_unhealthy_allocations() {
-  const uint64_t count = desk_.counts().unhealthy;
-  if (count == unhealthy_told_) return;
-  log_.warning(
-      "allocate: {} devices were given out that are listed as unhealthy: the kubelet chose them "
-      "before it heard; their pods may fail",
-      count - unhealthy_told_);
-  unhealthy_told_ = count;
-}
-
 void Agent::judge_config() {
   if (!config_.candidate()) return;
   // Does it hold on this node? Before the first sight of the hardware nothing can be said against
@@ -251,35 +227,6 @@ void Agent::judge_config() {
   else
     config_.refuse(table.error());
   tables_dirty_ = true;
-}
-
-std::string Agent::host_root(const config::Effective& config, Flag flag) const {
-  if (options_.host_root) return *options_.host_root;
-  std::string root = config.text(flag);
-  if (root.empty()) root = config.text(Flag::kNvidiaDriverRoot);
-  while (root.ends_with('/')) root.pop_back();
-  return root;
-}
-
-AnswerRules Agent::answer_rules(const config::Effective& config) const {
-  AnswerRules rules;
-  const std::string& policy = config.text(Flag::kSharedDevicesAllocationPolicy);
-  rules.policy = policy == "packed"   ? Policy::kPacked
-                 : policy == "spread" ? Policy::kSpread
-                                      : Policy::kDistributed;
-  rules.require_distinct = options_.require_distinct;
-  if (rules.require_distinct) rules.policy = Policy::kSpread;
-  rules.caps = caps_;
-  rules.form = answer_form(config);
-  rules.form.dev_root = host_root(config, Flag::kNvidiaDevRoot);
-  std::erase_if(rules.form.imex_channels, [&](const std::string& channel) {
-    return !ports_.files.exists(options_.root + imex_node(channel));
-  });
-  if (rules.form.pass_device_specs)
-    for (const std::string_view node : kControlNodes)
-      if (ports_.files.exists(options_.root + std::string(node)))
-        rules.form.control_nodes.emplace_back(node);
-  return rules;
 }
 
 void Agent::warn(const std::vector<std::string>& warnings) {
@@ -318,27 +265,6 @@ void Agent::make_tables(MonotonicTime now) {
   }
   for (auto& [name, registration] : registrations_)
     if (!tables_.resources.contains(name)) registration->leave(now);
-}
-
-// A channel without its device node is left out of the answers; one that is required makes the
-// agent not ready, as NVIDIA's plugin does not start then.
-void Agent::judge_imex(const config::Effective& config, const AnswerForm& form) {
-  imex_trouble_.clear();
-  if (form.imex_channels.size() == config.imex.channel_ids.size()) {
-    log_.over("imex");
-    return;
-  }
-  const std::string what = fmt::format("IMEX: {} is not there", options_.root + imex_node("0"));
-  log_.once(config.imex.required ? Level::kError : Level::kWarning, "imex",
-            what + (config.imex.required ? ", and imex.required is true"
-                                         : ": containers do not get the channel"));
-  if (config.imex.required) imex_trouble_ = what + ", and imex.required is true";
-}
-
-void Agent::look_at_labels() {
-  if (!labels_dirty_ || !config_.in_force() || !driver_seen_) return;
-  labels_dirty_ = false;
-  labels_.look(driver_, hardware_, *config_.in_force());
 }
 
 MonotonicTime Agent::step_registrations(MonotonicTime now) {
