@@ -68,12 +68,11 @@ Status apply(ports::Mig& mig, const std::string& gpu, const std::vector<Wanted>&
   TRY_ASSIGN(const ports::GiProfiles told, mig.gi_profiles(gpu));
   TRY_ASSIGN(const bool same, equal(mig, gpu, told.profiles, wanted));
   if (same) return {};
-  std::vector<ports::GiProfile> kinds;
-  for (const Wanted& one : wanted)
-    for (const ports::GiProfile& profile : told.profiles)
-      if (profile.name == one.name) kinds.push_back(profile);
-  std::stable_sort(kinds.begin(), kinds.end(),
-                   [](const auto& a, const auto& b) { return a.slices > b.slices; });
+  std::vector<ports::GiProfile> kinds;  // more slices first; equal ones as they are wanted
+  for (uint32_t slices = 8; slices > 0; --slices)
+    for (const Wanted& one : wanted)
+      for (const ports::GiProfile& profile : told.profiles)
+        if (profile.slices == slices && profile.name == one.name) kinds.push_back(profile);
   std::vector<size_t> order;
   for (size_t i = 0; i < kinds.size(); ++i)
     for (const Wanted& one : wanted)
