@@ -40,15 +40,18 @@ std::optional<std::string> decode_base64(std::string_view text) {
                       static_cast<int>(clean.size()));
   if (length < 0) return std::nullopt;
   size_t real = static_cast<size_t>(length);
-  for (size_t i = clean.size(); i-- > clean.size() - 2 && clean[i] == '=';) --real;
+  const size_t text_end = clean.find_last_not_of('=') + 1;
+  const size_t padding = clean.size() - text_end;
+  if (padding > 2) return std::nullopt;
+  real -= padding;
   return std::string(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(real));
 }
 
 // One named entry of a kubeconfig's list ("clusters": [{name, cluster: {…}}]).
 class Entry {
  public:
-  Entry(YAML::Node node, std::string object, std::string folder)
-      : node_(std::move(node)), object_(std::move(object)), folder_(std::move(folder)) {}
+  Entry(const YAML::Node& node, std::string object, std::string folder)
+      : node_(node), object_(std::move(object)), folder_(std::move(folder)) {}
 
   [[nodiscard]] const std::string& object() const { return object_; }
   [[nodiscard]] bool has(const char* key) const {

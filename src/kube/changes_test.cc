@@ -272,7 +272,7 @@ class PortTest : public ::testing::Test, public ports::KubeEvents {
   void on_evicted(const ports::ObjectName& pod, Status done) override {
     answer("evicted " + pod.name, done);
   }
-  void answer(std::string line, const Status& done) {
+  void answer(const std::string& line, const Status& done) {
     told.push_back(line + (done ? " ok" : " " + std::string(code_name(done.error().code))));
   }
   // Runs T0.

@@ -136,12 +136,14 @@ class Reader final : public nlohmann::json_sax<nlohmann::json> {
   }
   void metadata(std::string text) {
     const std::string& key = path_.back();
-    if (key == "name") object_.name = std::move(text);
-    if (key == "namespace") object_.name_space = std::move(text);
-    if (key == "uid") object_.uid = std::move(text);
-    if (key == "resourceVersion") object_.version = std::move(text);
-    if (key == "continue") object_.continue_from = std::move(text);
     if (key == "deletionTimestamp") object_.deleting = true;
+    std::string* into = key == "name"              ? &object_.name
+                        : key == "namespace"       ? &object_.name_space
+                        : key == "uid"             ? &object_.uid
+                        : key == "resourceVersion" ? &object_.version
+                        : key == "continue"        ? &object_.continue_from
+                                                   : nullptr;
+    if (into != nullptr) *into = std::move(text);
   }
 
   WatchEvent* event_;
