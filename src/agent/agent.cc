@@ -30,10 +30,15 @@ Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
           std::chrono::duration_cast<std::chrono::seconds>(ports_.clock.wall().time_since_epoch())
               .count()),
       cdi_(options_.cdi, options_.root, ports_.files, log_),
+      partition_(options_.partition,
+                 {ports_.files, ports_.clock, ports_.mig, ports_.mig_status, ports_.reboot}, log_),
       status_(std::make_shared<AgentStatus>()) {}
 
-Agent::~Agent() {
+Agent::~Agent() { leave(); }
+
+void Agent::leave() {
   for (auto& [resource, registration] : registrations_) ports_.kubelet.stop(resource);
+  registrations_.clear();
 }
 
 void Agent::start() {
@@ -41,6 +46,7 @@ void Agent::start() {
   read_ledger();
   read_memo();
   look_at_config_ = true;
+  partition_.start();
   next_inventory_ = ports_.clock.now();
   next_pods_ = ports_.clock.now();
   pods_heard_by_ =
@@ -146,7 +152,9 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     log_.once(Level::kWarning, "gpus", "driver: it shows no GPU; waiting for one");
   else
     log_.over("gpus");
+  fresh.withheld = hardware_.withheld;
   hardware_ = std::move(fresh);
+  partition_.on_inventory(hardware_.gpus, hardware_.unhealthy);
   known_ = hardware_.gpus;
   next_inventory_ =
       now + (hardware_.gpus.empty() ? options_.inventory_retry : options_.inventory_interval);
@@ -205,10 +213,17 @@ MonotonicTime Agent::reconcile() {
     pods_heard_ = true;
     tables_dirty_ = true;
   }
+  const MonotonicTime partition_next = step_partition(now);
   if (tables_dirty_) make_tables(now);
   look_at_labels();
-  MonotonicTime next = step_registrations(now);
+  // Once nobody is given any more what a change of MIG takes away, the change may begin.
+  const bool nothing_offered = tables_.resources.empty() && registrations_.empty();
+  if (partition_.awaits_withdrawal() &&
+      (nothing_offered || withheld_in_force_ == partition_.withheld()))
+    partition_.withdrawn();
+  MonotonicTime next = std::min(partition_next, step_registrations(now));
   if (!pods_heard_) next = std::min(next, pods_heard_by_);
+  if (tables_dirty_) next = now;
   next = std::min(next, ask_what_is_due(now));
   write_ledger();
   write_memo();
@@ -216,17 +231,33 @@ MonotonicTime Agent::reconcile() {
   return next;
 }
 
+MonotonicTime Agent::step_partition(MonotonicTime now) {
+  const bool offered = partition_.may_offer();
+  const MonotonicTime next = partition_.step();
+  if (partition_.wants_inventory()) next_inventory_ = now;
+  if (hardware_.withheld != partition_.withheld() || offered != partition_.may_offer()) {
+    hardware_.withheld = partition_.withheld();
+    tables_dirty_ = true;
+  }
+  return next;
+}
+
 void Agent::judge_config() {
-  if (!config_.candidate()) return;
-  // Does it hold on this node? Before the first sight of the hardware nothing can be said against
-  // it.
-  const auto table = make_device_table(hardware_, *config_.candidate(), desk_.held());
-  if (table) labels_dirty_ = true;
+  // Whether it holds on this node cannot be said before the first sight of the hardware, and
+  // nothing could be served either.
+  if (!config_.candidate() || !driver_seen_) return;
+  auto table = make_device_table(hardware_, *config_.candidate(), desk_.held());
+  if (table) {
+    // MIG comes and goes: it must hold on the whole GPUs as well.
+    Hardware whole = hardware_;
+    for (ports::Gpu& gpu : whole.gpus) gpu.mig.reset();
+    table = make_device_table(whole, *config_.candidate(), {});
+  }
   if (table)
     config_.accept();
   else
     config_.refuse(table.error());
-  tables_dirty_ = true;
+  tables_dirty_ = labels_dirty_ = true;
 }
 
 void Agent::warn(const std::vector<std::string>& warnings) {
@@ -238,24 +269,24 @@ void Agent::warn(const std::vector<std::string>& warnings) {
 
 void Agent::make_tables(MonotonicTime now) {
   tables_dirty_ = false;
-  if (!config_.in_force() || !driver_seen_ || !pods_heard_) return;
-  auto tables = make_device_table(hardware_, *config_.in_force(), desk_.held());
-  if (!tables) {
-    // More hardware than when the configuration was accepted: what is offered stays.
-    log_.once(Level::kError, "tables",
-              fmt::format("{}; what is offered stays as it is", tables.error().message));
-    return;
-  }
-  log_.over("tables");
+  if (!config_.in_force() || !driver_seen_ || !pods_heard_ || !partition_.may_offer()) return;
+  const uint64_t ledger = desk_.ledger_version();
+  // There may be more hardware than when the configuration was accepted: then what fits is offered.
+  auto tables = make_device_table(hardware_, *config_.in_force(), desk_.held(), Oversize::kCut);
+  if (!tables) return log_.error("{}", tables.error().message);
   warn(tables->warnings);
-  tables_ = std::move(*tables);
   AnswerRules rules = answer_rules(*config_.in_force());
   // A spec is there before a device of it is offered.
   cdi_.look({hardware_, driver_.version, rules.caps, *config_.in_force(), rules.form.dev_root,
              host_root(*config_.in_force(), Flag::kNvidiaDriverRoot)},
             rules.form);
   judge_imex(*config_.in_force(), rules.form);
-  desk_.set_tables(tables_, std::move(rules));
+  if (!desk_.set_tables(*tables, std::move(rules), ledger)) {
+    tables_dirty_ = true;  // something was given out meanwhile: it must be in them
+    return;
+  }
+  tables_ = std::move(*tables);
+  withheld_in_force_ = hardware_.withheld;
   for (const auto& [name, table] : tables_.resources) {
     auto& registration = registrations_[name];
     if (!registration)
@@ -279,7 +310,7 @@ MonotonicTime Agent::step_registrations(MonotonicTime now) {
 bool Agent::releases_awaited() const {
   // A resource that shows ids beyond what the configuration asks for waits for pods to end.
   if (!config_.in_force()) return false;
-  const auto wanted = make_device_table(hardware_, *config_.in_force(), {});
+  const auto wanted = make_device_table(hardware_, *config_.in_force(), {}, Oversize::kCut);
   if (!wanted) return false;
   for (const auto& [name, table] : tables_.resources) {
     const auto it = wanted->resources.find(name);
@@ -328,6 +359,9 @@ void Agent::publish_status() {
   status->gpus = hardware_.gpus;
   status->unhealthy = hardware_.unhealthy;
   status->held = desk_.held();
+  status->mig = partition_.status();
+  status->mig_counts = partition_.counts();
+  status->mig_troubles = partition_.troubles();
   status->pods = pods_;
   status->reconciles = reconciles_;
   status->inventory_errors = inventory_errors_;
@@ -356,12 +390,15 @@ void Agent::publish_status() {
           "{} is not registered: {}", name,
           resource.trouble.empty() ? "the kubelet has not answered yet" : resource.trouble);
   }
-  if (!config_.in_force())
+  if (!config_.in_force() && !config_.candidate())
     status->why_not_ready = config_.problem().empty() ? "no configuration yet" : config_.problem();
   else if (!driver_seen_)
     status->why_not_ready = "no driver: " + driver_text_;
   else if (registrations_.empty())
-    status->why_not_ready = "no GPU on this node";
+    status->why_not_ready =
+        hardware_.gpus.empty()
+            ? "no GPU on this node"
+            : "nothing is offered" + (warned_.empty() ? "" : ": " + warned_.front());
   else if (!imex_trouble_.empty())
     status->why_not_ready = imex_trouble_;
   else if (!cdi_.trouble().empty())

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "agent/cdi_keeper.h"
 #include "agent/config_keeper.h"
 #include "agent/label_keeper.h"
+#include "agent/partition.h"
 #include "agent/registration.h"
 #include "agent/status.h"
 #include "base/log.h"
@@ -38,6 +40,7 @@ struct AgentOptions {
   std::string root;               // goes before the driver's paths (/proc/driver, /dev); "" for "/"
   uint64_t seed = 0;              // of names that only have to differ
   std::string ledger_path;        // on a file system that a reboot empties (/run); "" for none
+  PartitionOptions partition;
   // Beside it: which GPUs this life of the machine has shown (gpu_memo.h).
   [[nodiscard]] std::string memo_path() const {
     return ledger_path.empty() ? "" : ledger_path + ".gpus";
@@ -64,6 +67,9 @@ struct AgentPorts {
   ports::Clock& clock;
   ports::Driver& driver;
   ports::Kubelet& kubelet;
+  MigRunner* mig = nullptr;                     // null: this agent changes no MIG
+  ports::MigStatusBoard* mig_status = nullptr;  // null: nobody but status() is told
+  Reboot* reboot = nullptr;                     // null: it never restarts the machine
 };
 
 class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
@@ -73,10 +79,28 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   Agent(const Agent&) = delete;
   Agent& operator=(const Agent&) = delete;
 
+  // Stops serving all resources. The kubelet's port is not called after it; nothing but ledger()
+  // and status() may be.
+  void leave();
+
   // Reads configuration and ledger and asks for the hardware. Call reconcile() after it.
   void start();
   // The configuration's file (or the folder it lies in) has changed, or SIGHUP.
   void on_config_changed() { look_at_config_ = true; }
+  // The MIG configuration's or the label's file has changed, or SIGHUP.
+  void on_mig_files_changed() { partition_.on_files_changed(); }
+  // The node's label nvidia.com/mig.config, each time that it is said.
+  void on_mig_label(std::optional<std::string> label) { partition_.on_label(std::move(label)); }
+  void on_mig_recovered(std::vector<mig::Report> reports) {
+    partition_.on_mig_recovered(std::move(reports));
+  }
+  void on_mig_checked(std::vector<MigChecked> checked) {
+    partition_.on_mig_checked(std::move(checked));
+  }
+  void on_mig_prepared(MigPrepared prepared) { partition_.on_mig_prepared(std::move(prepared)); }
+  void on_mig_done(mig::Report report) { partition_.on_mig_done(std::move(report)); }
+  // Any thread. What was given out, for whoever looks who is in the way of a change.
+  [[nodiscard]] std::vector<LedgerEntry> ledger() const { return desk_.ledger(); }
   void on_inventory(Result<ports::Inventory> inventory) override;
   void on_registered(const std::string& resource, Status status) override;
   void on_pods(Result<std::vector<ports::PodDevices>> pods) override;
@@ -98,6 +122,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void write_memo();
   void tell_of_unhealthy_allocations();
   void judge_config();
+  [[nodiscard]] MonotonicTime step_partition(MonotonicTime now);
   void make_tables(MonotonicTime now);
   void judge_imex(const config::Effective& config, const AnswerForm& form);
   void look_at_labels();
@@ -117,6 +142,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   ConfigKeeper config_;
   LabelKeeper labels_;
   CdiKeeper cdi_;
+  Partition partition_;
 
   // Observed.
   Hardware hardware_;
@@ -135,6 +161,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   bool tables_dirty_ = true;
   bool labels_dirty_ = false;  // the hardware was looked at, or the configuration is another one
   DeviceTable tables_;
+  std::set<std::string> withheld_in_force_;  // that tables_ were made without
   std::vector<std::string> warned_;
   std::map<std::string, std::unique_ptr<Registration>> registrations_;
 

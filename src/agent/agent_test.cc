@@ -388,6 +388,11 @@ struct DeskTest : testing::Test {
   MonotonicTime now{std::chrono::hours(1)};
   AllocationDesk desk{[this] { return now; }, 1};
 
+  void put(const DeviceTable& tables, const AnswerRules& rules) {
+    while (!desk.set_tables(tables, rules,
+                            desk.ledger_version()));  // something was given out meanwhile
+  }
+
   Result<ports::ContainerAnswer> allocate(std::vector<std::string> wanted,
                                           const std::string& resource = "nvidia.com/gpu") {
     auto answer = desk.service(resource).allocate({{std::move(wanted)}});
@@ -397,7 +402,7 @@ struct DeskTest : testing::Test {
 };
 
 TEST_F(DeskTest, AnswersAsNvidiasPluginWithEnvvar) {
-  desk.set_tables(make_device_table(gpus(2), shared(2), {}).value(), {});
+  put(make_device_table(gpus(2), shared(2), {}).value(), {});
   const ports::ContainerAnswer answer =
       allocate({uuid(1) + "::0", uuid(0) + "::1", uuid(1) + "::1"}).value();
   EXPECT_EQ(
@@ -406,13 +411,22 @@ TEST_F(DeskTest, AnswersAsNvidiasPluginWithEnvvar) {
   EXPECT_TRUE(answer.devices.empty());
 }
 
+TEST_F(DeskTest, TablesThatDoNotKnowTheNewestAllocateAreNotTaken) {
+  put(make_device_table(gpus(1), shared(2), {}).value(), {});
+  const uint64_t version = desk.ledger_version();
+  const DeviceTable without = make_device_table(gpus(1), shared(2), desk.held()).value();
+  ASSERT_TRUE(allocate({uuid(0) + "::1"}).has_value());
+  EXPECT_FALSE(desk.set_tables(without, {}, version));
+  EXPECT_TRUE(desk.set_tables(without, {}, desk.ledger_version()));
+}
+
 TEST_F(DeskTest, PassesDeviceSpecsAndIndices) {
   AnswerRules rules;
   rules.form.pass_device_specs = true;
   rules.form.index_ids = true;
   rules.form.dev_root = "/run/nvidia/driver";
   rules.form.control_nodes = {"/dev/nvidiactl", "/dev/nvidia-uvm"};
-  desk.set_tables(make_device_table(gpus(2), shared(2), {}).value(), rules);
+  put(make_device_table(gpus(2), shared(2), {}).value(), rules);
   const ports::ContainerAnswer answer = allocate({uuid(1) + "::0"}).value();
   EXPECT_EQ(answer.envs.at("NVIDIA_VISIBLE_DEVICES"), "1");
   ASSERT_EQ(answer.devices.size(), 3U);
@@ -438,13 +452,13 @@ Hardware with_mig() {
 TEST_F(DeskTest, AnswersForMigDevicesAndTheirReplicas) {
   AnswerRules rules;
   rules.form.pass_device_specs = rules.form.cdi_cri = true;
-  desk.set_tables(make_device_table(with_mig(),
-                                    config_of("flags: {migStrategy: mixed}\n"
-                                              "sharing: {timeSlicing: {resources: [{name: "
-                                              "mig-1g.5gb, replicas: 2}]}}"),
-                                    {})
-                      .value(),
-                  rules);
+  put(make_device_table(with_mig(),
+                        config_of("flags: {migStrategy: mixed}\n"
+                                  "sharing: {timeSlicing: {resources: [{name: "
+                                  "mig-1g.5gb, replicas: 2}]}}"),
+                        {})
+          .value(),
+      rules);
   EXPECT_EQ(allocate({"MIG-1::1", "MIG-1::0"}, "nvidia.com/mig-1g.5gb").value(),
             (ports::ContainerAnswer{
                 {{"NVIDIA_VISIBLE_DEVICES", "MIG-1"}},
@@ -472,7 +486,7 @@ TEST_F(DeskTest, NamesOfAnnotationsDiffer) {
   AnswerRules rules;
   rules.form.envvar = false;
   rules.form.cdi_annotations = true;
-  desk.set_tables(make_device_table(gpus(1), shared(2), {}).value(), rules);
+  put(make_device_table(gpus(1), shared(2), {}).value(), rules);
   const auto first = allocate({uuid(0) + "::0"}).value().annotations;
   const auto second = allocate({uuid(0) + "::1"}).value().annotations;
   ASSERT_EQ(first.size(), 1U);
@@ -483,18 +497,18 @@ TEST_F(DeskTest, NamesOfAnnotationsDiffer) {
 TEST_F(DeskTest, AnUnhealthyDeviceIsGivenAndCounted) {
   Hardware hardware = gpus(2);
   hardware.unhealthy[uuid(0)] = "XID 79";
-  desk.set_tables(make_device_table(hardware, shared(2), {}).value(), {});
+  put(make_device_table(hardware, shared(2), {}).value(), {});
   EXPECT_TRUE(allocate({uuid(0) + "::0", uuid(1) + "::0"}).has_value());
   EXPECT_EQ(desk.counts().unhealthy, 1U);
 }
 
 TEST_F(DeskTest, RefusesWhatIsNotOfferedAndMoreThanOne) {
-  desk.set_tables(make_device_table(gpus(1),
-                                    config_of("sharing: {timeSlicing: {failRequestsGreaterThanOne: "
-                                              "true, resources: [{name: gpu, replicas: 2}]}}"),
-                                    {})
-                      .value(),
-                  {});
+  put(make_device_table(gpus(1),
+                        config_of("sharing: {timeSlicing: {failRequestsGreaterThanOne: "
+                                  "true, resources: [{name: gpu, replicas: 2}]}}"),
+                        {})
+          .value(),
+      {});
   EXPECT_EQ(allocate({uuid(0)}).error().message,
             "nvidia.com/gpu: device " + uuid(0) +
                 " is not offered (any more); the pod must be admitted anew");
@@ -508,7 +522,7 @@ TEST_F(DeskTest, RefusesWhatIsNotOfferedAndMoreThanOne) {
 }
 
 TEST_F(DeskTest, TheLedgerFollowsTheKubeletAfterAGrace) {
-  desk.set_tables(make_device_table(gpus(1), shared(3), {}).value(), {});
+  put(make_device_table(gpus(1), shared(3), {}).value(), {});
   ASSERT_TRUE(allocate({uuid(0) + "::0"}).has_value());
   constexpr Duration kGrace = std::chrono::seconds(30);
   desk.reconcile({}, kGrace);
@@ -531,17 +545,17 @@ TEST_F(DeskTest, AWithdrawalAndAnAllocateCannotPassEachOther) {
   const DeviceTable few = make_device_table(gpus(1), shared(2), {}).value();
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> allocated{0};
-  desk.set_tables(many, {});
+  put(many, {});
   std::thread kubelet([&] {
     ports::PluginService& service = desk.service("nvidia.com/gpu");
     for (uint32_t i = 0; !stop; ++i)
       if (service.allocate({{{uuid(0) + "::" + std::to_string(i % 8)}}})) ++allocated;
   });
   for (int i = 0; i < 200; ++i) {
-    desk.set_tables(few, {});
+    put(few, {});
     // From here on nothing that was withdrawn is given out.
     EXPECT_FALSE(desk.service("nvidia.com/gpu").allocate({{{uuid(0) + "::7"}}}).has_value());
-    desk.set_tables(many, {});
+    put(many, {});
   }
   while (allocated == 0) std::this_thread::yield();
   stop = true;

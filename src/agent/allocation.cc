@@ -27,10 +27,12 @@ class AllocationDesk::Service final : public ports::PluginService {
 AllocationDesk::AllocationDesk(Now now, uint64_t seed) : now_(std::move(now)), random_(seed) {}
 AllocationDesk::~AllocationDesk() = default;
 
-void AllocationDesk::set_tables(const DeviceTable& tables, AnswerRules rules) {
+bool AllocationDesk::set_tables(const DeviceTable& tables, AnswerRules rules, uint64_t ledger) {
   const std::lock_guard lock(mutex_);
+  if (version_.load(std::memory_order_relaxed) != ledger) return false;
   tables_ = tables.resources;
   rules_ = std::move(rules);
+  return true;
 }
 
 ports::PluginService& AllocationDesk::service(const std::string& resource) {

@@ -55,8 +55,9 @@ class AllocationDesk {
   AllocationDesk(const AllocationDesk&) = delete;
   AllocationDesk& operator=(const AllocationDesk&) = delete;
 
-  // T0.
-  void set_tables(const DeviceTable& tables, AnswerRules rules);
+  // T0. False when the ledger has moved since `ledger`: what was just given out may be missing from
+  // these tables, and the old ones stay.
+  [[nodiscard]] bool set_tables(const DeviceTable& tables, AnswerRules rules, uint64_t ledger);
   // The service to hand to the kubelet's port; lives as long as the desk.
   [[nodiscard]] ports::PluginService& service(const std::string& resource);
 

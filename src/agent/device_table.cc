@@ -314,7 +314,13 @@ std::shared_ptr<const ResourceTable> finish(const std::string& name, Building bu
   return table;
 }
 
-Status fits(const std::string& name, const Building& building) {
+// Too many replicas for a message: what is to be said of it, and how many fit.
+struct Excess {
+  std::string text;
+  uint32_t most = 0;
+};
+
+std::optional<Excess> excess(const std::string& name, const Building& building) {
   size_t bytes = 0;
   size_t id_bytes = 0;
   bool numa = false;
@@ -326,12 +332,14 @@ Status fits(const std::string& name, const Building& building) {
     most_wished = std::max(most_wished, wish.replicas);
     bytes += config::list_bytes(1, base.uuid.size(), base.numa_node >= 0, wish.replicas);
   }
-  if (bytes <= config::kMaxListBytes) return {};
-  return fail(Code::kInvalidConfig,
-              "{}: {} replicas of {} devices make a list of {} bytes, and the kubelet takes {}; at "
-              "most {} replicas fit on this node",
-              name, most_wished, building.wishes.size(), bytes, config::kMaxListBytes,
-              config::most_replicas(building.wishes.size(), id_bytes, numa));
+  if (bytes <= config::kMaxListBytes) return std::nullopt;
+  const auto most =
+      static_cast<uint32_t>(config::most_replicas(building.wishes.size(), id_bytes, numa));
+  return Excess{
+      fmt::format("{}: {} replicas of {} devices make a list of {} bytes, and the kubelet "
+                  "takes {}; at most {} replicas fit on this node",
+                  name, most_wished, building.wishes.size(), bytes, config::kMaxListBytes, most),
+      most};
 }
 
 }  // namespace
@@ -342,7 +350,7 @@ const OfferedDevice* ResourceTable::find(const std::string& id) const {
 }
 
 Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
-                                      const HeldIds& held) {
+                                      const HeldIds& held, Oversize oversize) {
   DeviceTable table;
   Bases all(hardware, config.text(Flag::kMigStrategy), table.warnings);
   for (const ports::Gpu& gpu : hardware.gpus) all.add(gpu);
@@ -390,7 +398,11 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
       config.time_slicing && config.time_slicing->fail_requests_greater_than_one;
   for (auto& [name, building] : by_name) {
     if (building.wishes.empty()) continue;
-    TRY(fits(name, building));
+    if (const auto over = excess(name, building)) {
+      if (oversize == Oversize::kRefuse) return fail(Code::kInvalidConfig, "{}", over->text);
+      table.warnings.push_back(over->text + ": these are offered");
+      for (Wish& wish : building.wishes) wish.replicas = std::min(wish.replicas, over->most);
+    }
     table.resources[name] =
         finish(name, std::move(building), fail_greater, held, hardware.topology);
   }

@@ -80,10 +80,13 @@ struct Hardware {
   std::set<std::string> withheld;
 };
 
-// kInvalidConfig when a list would not fit into a message to the kubelet, with the most replicas
-// that do.
+// A list that would not fit into a message to the kubelet: kInvalidConfig with the most replicas
+// that do, or just so many, and a warning (the hardware has changed since the configuration was
+// accepted).
+enum class Oversize : uint8_t { kRefuse, kCut };
 [[nodiscard]] Result<DeviceTable> make_device_table(const Hardware& hardware,
                                                     const config::Effective& config,
-                                                    const HeldIds& held);
+                                                    const HeldIds& held,
+                                                    Oversize oversize = Oversize::kRefuse);
 
 }  // namespace gpuslice::agent

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "agent/device_table.h"
+#include "agent/partition.h"
 #include "ports/kubelet.h"
 
 namespace gpuslice::agent {
@@ -40,6 +41,9 @@ struct AgentStatus {
   std::map<std::string, ResourceStatus> resources;
   HeldIds held;
   std::vector<ports::PodDevices> pods;  // as the kubelet told last
+  ports::MigStatus mig;                 // what is wanted of MIG, and what became of it
+  PartitionCounts mig_counts;
+  std::map<std::string, std::string> mig_troubles;  // GPU UUID -> why it is not as wanted
   uint64_t allocations = 0;
   uint64_t refusals = 0;
   uint64_t unhealthy_allocations = 0;  // devices given out although listed as unhealthy

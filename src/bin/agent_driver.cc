@@ -51,6 +51,10 @@ void WorkerDriver::ask_samples(Sampled sampled) {
   });
 }
 
+bool WorkerDriver::run(std::function<void(nvml::Session&)> work) {
+  return worker_.post([this, work = std::move(work)] { work(session_); });
+}
+
 Result<ports::Inventory> WorkerDriver::read_inventory() {
   // Opened anew each time: a driver that was upgraded and a GPU that came are seen, and between two
   // looks nobody who wants to reset a GPU finds us holding it.

@@ -38,6 +38,10 @@ class WorkerDriver final : public ports::Driver {
   // T0. Reads every GPU with all details; at most one look is under way, a second one is the same.
   void ask_samples(Sampled sampled);
 
+  // T0. Runs `work` on the worker, after what was asked before. The session may be open or closed
+  // before and after. False: the process is ending.
+  [[nodiscard]] bool run(std::function<void(nvml::Session&)> work);
+
   // T0. Ends the worker; false when the driver hangs and the process can only be left by _exit.
   [[nodiscard]] bool stop(Duration limit) { return worker_.stop(limit); }
   // Any thread. How long the driver has not answered.

@@ -19,8 +19,11 @@ struct AgentCommand {
   std::string config_compat = "strict";
   std::string mig_config;
   std::string mig_label;
-  std::string state_dir = "/var/lib/gpuslice";
-  std::string run_dir = "/run/gpuslice";
+  std::string mig_label_file;
+  std::string mig_wait;            // "10m"
+  std::string mig_reboot_command;  // "" for never
+  std::string state_dir;           // "" when not said: see places_below()
+  std::string run_dir;
   std::string log_level = "info";
   std::string log_form = "text";
   std::vector<std::string> roles;

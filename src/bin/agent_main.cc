@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "bin/agent_driver.h"
+#include "bin/agent_mig.h"
 #include "bin/agent_setup.h"
 #include "bin/agent_view.h"
 #include "bin/agent_web.h"
@@ -64,6 +65,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   void on_kubelet_folder_changed() override;
 
  private:
+  [[nodiscard]] std::unique_ptr<WorkerMig> make_mig();
   void reconcile_soon();
   void reconcile();
   void watch_sockets();
@@ -90,10 +92,13 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
 
   WorkerDriver driver_;
   std::unique_ptr<kubelet::NodeKubelet> kubelet_;
+  std::unique_ptr<WorkerMig> mig_;
+  MigStatusFile mig_status_;
   std::unique_ptr<agent::Agent> agent_;
   std::unique_ptr<AgentWeb> web_;
   std::unique_ptr<host::Signals> signals_;
   std::unique_ptr<host::PathWatch> config_watch_;
+  std::vector<std::unique_ptr<host::PathWatch>> mig_watches_;
   std::map<std::string, std::unique_ptr<host::PathWatch>> socket_watches_;  // by path
   host::EventLoop::Token next_reconcile_;
   host::EventLoop::Token ledger_due_;
@@ -103,7 +108,6 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
 agent::AgentOptions agent_options(const AgentSetup& setup) {
   agent::AgentOptions options;
   options.config = setup.config;
-  options.ledger_path = setup.ledger_path;
   options.root = setup.root == "/" ? "" : setup.root;
   options.host_root = setup.host_root;
   options.require_distinct = setup.require_distinct;
@@ -116,6 +120,8 @@ agent::AgentOptions agent_options(const AgentSetup& setup) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
   };
+  options.partition = setup.partition;
+  options.ledger_path = setup.places.ledger();
   return options;
 }
 
@@ -125,7 +131,8 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
       loop_(loop),
       log_(log),
       files_(setup_.root),
-      driver_(setup_.root, loop_, *this) {
+      driver_(setup_.root, loop_, *this),
+      mig_status_(setup_.places.run_dir + "/mig-status.json", files_) {
   // Loading the library and the first look take longest: they run while the rest is made, and are
   // heard when the loop runs.
   driver_.ask_inventory();
@@ -140,8 +147,40 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
     if (seen.method == "Allocate") poke();
   };
   kubelet_ = std::make_unique<kubelet::NodeKubelet>(std::move(options), *this);
-  agent_ = std::make_unique<agent::Agent>(
-      agent_options(setup_), agent::AgentPorts{files_, clock_, driver_, *kubelet_}, log_);
+  if (setup_.changes_mig) mig_ = make_mig();
+  agent::AgentPorts ports{files_, clock_, driver_, *kubelet_};
+  ports.mig = mig_.get();
+  ports.mig_status = &mig_status_;
+  agent_ = std::make_unique<agent::Agent>(agent_options(setup_), ports, log_);
+}
+
+std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
+  // What was given out is asked for on the worker; the agent outlives the worker's work.
+  LedgerSource ledger = [this] {
+    std::vector<std::string> ids;
+    const std::vector<agent::LedgerEntry> entries = agent_->ledger();
+    for (const agent::LedgerEntry& entry : entries) ids.push_back(entry.id);
+    return ids;
+  };
+  MigAnswers answers;
+  answers.recovered = [this](std::vector<mig::Report> reports) {
+    agent_->on_mig_recovered(std::move(reports));
+    reconcile_soon();
+  };
+  answers.checked = [this](std::vector<agent::MigChecked> checked) {
+    agent_->on_mig_checked(std::move(checked));
+    reconcile_soon();
+  };
+  answers.prepared = [this](agent::MigPrepared prepared) {
+    agent_->on_mig_prepared(std::move(prepared));
+    reconcile_soon();
+  };
+  answers.done = [this](mig::Report report) {
+    agent_->on_mig_done(std::move(report));
+    reconcile_soon();
+  };
+  return std::make_unique<WorkerMig>(setup_.root, setup_.places, setup_.kubelet_dir, driver_, loop_,
+                                     std::move(ledger), std::move(answers));
 }
 
 Status NodeAgent::start() {
@@ -163,11 +202,13 @@ bool NodeAgent::stop() {
   web_.reset();
   socket_watches_.clear();
   config_watch_.reset();
+  mig_watches_.clear();
   signals_.reset();
   next_reconcile_.reset();
   ledger_due_.reset();
-  // Streams and sockets go whatever the driver does.
-  agent_.reset();
+  // Streams and sockets go whatever the driver does. The agent itself stays while a change of MIG
+  // may ask it what was given out; one that does not end in time is left to its journal.
+  if (agent_) agent_->leave();
   kubelet_.reset();
   return driver_.stop(kDriverFarewell);
 }
@@ -232,6 +273,15 @@ void NodeAgent::watch_sockets() {
 }
 
 Status NodeAgent::watch_config() {
+  for (const std::string& path :
+       {setup_.partition.source.config_path, setup_.partition.source.label_path}) {
+    if (path.empty()) continue;
+    TRY_ASSIGN(auto watch, host::PathWatch::watch(loop_, path, true, [this] {
+                 agent_->on_mig_files_changed();
+                 reconcile_soon();
+               }));
+    mig_watches_.push_back(std::move(watch));
+  }
   if (setup_.config.path.empty()) return {};
   TRY_ASSIGN(config_watch_, host::PathWatch::watch(loop_, setup_.config.path, true, [this] {
                agent_->on_config_changed();
@@ -248,6 +298,7 @@ void NodeAgent::on_signal(int signal) {
   }
   log_.info("SIGHUP: reading the configuration again");
   agent_->on_config_changed();
+  agent_->on_mig_files_changed();
   reconcile_soon();
 }
 

@@ -8,6 +8,8 @@
 #include <system_error>
 #include <vector>
 
+#include "base/text.h"
+
 namespace gpuslice::bin {
 namespace {
 
@@ -79,11 +81,39 @@ Result<std::string> only_key_of(const std::string& folder) {
               folder, keys.size());
 }
 
-Status check_roles(const AgentCommand& command) {
-  if (command.roles.empty() ||
-      std::find(command.roles.begin(), command.roles.end(), "plugin") != command.roles.end()) {
-    return {};
+bool has_role(const AgentCommand& command, const char* role) {
+  return command.roles.empty() ||
+         std::find(command.roles.begin(), command.roles.end(), role) != command.roles.end();
+}
+
+Result<agent::PartitionOptions> partition_options(const AgentCommand& command,
+                                                  const Places& places) {
+  agent::PartitionOptions options;
+  const bool label = !command.mig_label.empty() || !command.mig_label_file.empty();
+  if (label && command.mig_config.empty())
+    return fail(Code::kUsage,
+                "agent: --mig-label{} names a label of a MIG configuration, and there is none: add "
+                "--mig-config FILE",
+                command.mig_label.empty() ? "-file" : "");
+  if (!command.mig_label.empty() && !command.mig_label_file.empty())
+    return fail(Code::kUsage, "agent: --mig-label and --mig-label-file: give one of them");
+  if (!command.mig_config.empty()) options.source.config_path = absolute(command.mig_config);
+  options.source.label = command.mig_label;
+  if (!command.mig_label_file.empty()) options.source.label_path = absolute(command.mig_label_file);
+  options.source.state_dir = places.state_dir;
+  options.journal_folder = places.journals();
+  if (!command.mig_wait.empty()) {
+    const auto wait = parse_duration_ns(command.mig_wait);
+    if (!wait)
+      return fail(Code::kUsage, "agent: --mig-wait {}: write a time such as 90s or 10m",
+                  command.mig_wait);
+    options.wait = Duration(*wait);
   }
+  return options;
+}
+
+Status check_roles(const AgentCommand& command) {
+  if (has_role(command, "plugin")) return {};
   return fail(Code::kUsage,
               "agent: --roles: without the role plugin this version has nothing to do; leave "
               "--roles out or write --roles plugin,metrics");
@@ -134,8 +164,11 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
     setup.config.path = said_of(setup.config.said, Flag::kConfigFile);
   }
   if (!setup.config.path.empty()) setup.config.path = absolute(setup.config.path);
-  setup.config.last_good_path = absolute(command.state_dir) + "/last-good-config.yaml";
   setup.root = driver_root(command, setup.config.said);
+  setup.places = places_below(setup.root, command.state_dir, command.run_dir);
+  setup.config.last_good_path = setup.places.state_dir + "/last-good-config.yaml";
+  TRY_ASSIGN(setup.partition, partition_options(command, setup.places));
+  setup.changes_mig = has_role(command, "mig");
   setup.registration_socket = said_of(setup.config.said, Flag::kKubeletSocket);
   if (!setup.registration_socket.empty()) {
     setup.registration_socket = absolute(setup.registration_socket);
@@ -144,7 +177,6 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   while (setup.kubelet_dir.size() > 1 && setup.kubelet_dir.ends_with('/')) {
     setup.kubelet_dir.pop_back();
   }
-  setup.ledger_path = absolute(command.run_dir) + "/ledger";
   TRY_ASSIGN(setup.labels_to, labels_to(command));
   TRY(set_cdi(command, setup));
   setup.require_distinct = command.require_distinct;

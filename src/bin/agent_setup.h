@@ -9,8 +9,10 @@
 #include "agent/cdi_keeper.h"
 #include "agent/config_keeper.h"
 #include "agent/label_keeper.h"
+#include "agent/partition.h"
 #include "base/result.h"
 #include "bin/agent_flags.h"
+#include "bin/places.h"
 
 namespace gpuslice::bin {
 
@@ -19,12 +21,14 @@ struct AgentSetup {
   std::string kubelet_dir;          // absolute
   std::string registration_socket;  // absolute, or "" for the usual one
   agent::ConfigSource config;
-  std::string ledger_path;
   std::optional<std::string> host_root;  // --root, as the host has it: "" for "/"
   agent::CdiOptions cdi;                 // but for install_hook
   bool install_hook = false;
   bool require_distinct = false;
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;
+  agent::PartitionOptions partition;
+  bool changes_mig = true;  // the role mig
+  Places places;
 };
 
 // kUsage or kInvalidConfig when what was said does not hold together.

@@ -69,7 +69,7 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
   hardware.gpus = node.gpus;
   agent::HeldIds held;
   host::NodeFiles files(setup.root);
-  if (const auto text = files.read(setup.ledger_path, 64 * 1024 * 1024)) {
+  if (const auto text = files.read(setup.places.ledger(), 64 * 1024 * 1024)) {
     if (const auto entries =
             agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{}))
       for (const agent::LedgerEntry& entry : *entries) held[entry.resource].insert(entry.id);

@@ -85,10 +85,18 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
       ->capture_default_str();
   app.add_option("--mig-config", agent.mig_config, "mig-parted configuration, v1");
   app.add_option("--mig-label", agent.mig_label, "which label of it");
-  app.add_option("--state-dir", agent.state_dir, "where the last good configuration is kept")
-      ->capture_default_str();
-  app.add_option("--run-dir", agent.run_dir, "where the ledger of this boot is kept")
-      ->capture_default_str();
+  app.add_option("--mig-label-file", agent.mig_label_file,
+                 "a file that holds the label; written again, it is tried again");
+  app.add_option("--mig-wait", agent.mig_wait,
+                 "how long a change waits for pods that hold what must go, such as 10m (0s)");
+  app.add_option("--mig-reboot-command", agent.mig_reboot_command,
+                 "run once by a shell when a mode change needs a reboot; without it that is told");
+  app.add_option(
+      "--state-dir", agent.state_dir,
+      "where journals and the last good configuration are kept (/var/lib/gpuslice; below "
+      "a simulated node's root)");
+  app.add_option("--run-dir", agent.run_dir,
+                 "where the ledger of this boot and locks are kept (/run/gpuslice; likewise)");
   app.add_option("--log-level", agent.log_level, "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();

@@ -9,28 +9,12 @@
 #include "host/node_host.h"
 #include "host/processes.h"
 #include "kubelet/client.h"
+#include "mig/holders.h"
 
 namespace gpuslice::bin {
 namespace {
 
 constexpr size_t kMaxLedgerBytes = 64 * 1024 * 1024;
-
-// "GPU-…::3" is a part of "GPU-…".
-std::string device_of(const std::string& id) { return id.substr(0, id.find("::")); }
-
-// The instance that a device id names on this GPU; false if it names none of it.
-bool locate(const mig::GpuState& state, const std::string& id, mig::Holder& holder) {
-  const std::string device = device_of(id);
-  if (device == state.gpu.uuid) return true;
-  for (const ports::GpuInstance& gi : state.instances)
-    for (const ports::ComputeInstance& ci : gi.cis)
-      if (ci.uuid == device) {
-        holder.gi = gi.id;
-        holder.ci = ci.id;
-        return true;
-      }
-  return false;
-}
 
 Result<std::vector<ports::PodDevices>> ask_kubelet(const std::string& kubelet_dir) {
   const std::string socket = kubelet_dir + "/pod-resources/kubelet.sock";
@@ -46,38 +30,6 @@ Result<std::vector<ports::PodDevices>> ask_kubelet(const std::string& kubelet_di
                 "{}: which pods hold devices cannot be asked: {}; nothing is changed", socket,
                 pods.error().message);
   return pods;
-}
-
-std::vector<mig::Holder> of_pods(const mig::GpuState& state,
-                                 const std::vector<ports::PodDevices>& pods) {
-  std::vector<mig::Holder> out;
-  for (const ports::PodDevices& pod : pods)
-    for (const std::string& id : pod.ids) {
-      mig::Holder holder;
-      holder.source = mig::Holder::Source::kPod;
-      holder.pod_namespace = pod.pod_namespace;
-      holder.pod = pod.pod;
-      holder.container = pod.container;
-      holder.device = id;
-      if (locate(state, id, holder)) out.push_back(std::move(holder));
-    }
-  return out;
-}
-
-std::vector<mig::Holder> of_ledger(const mig::GpuState& state, const HolderPlaces& places) {
-  std::vector<mig::Holder> out;
-  host::NodeFiles files(places.root);
-  const auto text = files.read(places.ledger_path, kMaxLedgerBytes);
-  if (!text) return out;
-  const auto entries = agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{});
-  if (!entries) return out;
-  for (const agent::LedgerEntry& entry : *entries) {
-    mig::Holder holder;
-    holder.source = mig::Holder::Source::kLedger;
-    holder.device = entry.id;
-    if (locate(state, entry.id, holder)) out.push_back(std::move(holder));
-  }
-  return out;
 }
 
 // NVML's processes with what /proc knows of them, and the pod where only one holds the instance.
@@ -107,20 +59,24 @@ std::vector<mig::Holder> of_processes(const mig::GpuState& state,
 
 }  // namespace
 
-mig::HolderSource holder_source(HolderPlaces places) {
-  return [places](const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
-    TRY_ASSIGN(const std::vector<ports::PodDevices> pods, ask_kubelet(places.kubelet_dir));
-    const std::vector<mig::Holder> by_pods = of_pods(state, pods);
-    std::vector<mig::Holder> out = of_processes(state, by_pods);
-    const auto add = [&](const mig::Holder& holder) {
-      const bool told = std::any_of(out.begin(), out.end(), [&](const mig::Holder& h) {
-        return h.device == holder.device && !h.device.empty();
-      });
-      if (!told) out.push_back(holder);
-    };
-    for (const mig::Holder& holder : by_pods) add(holder);
-    for (const mig::Holder& holder : of_ledger(state, places)) add(holder);
-    return out;
+std::vector<std::string> ledger_of_file(const std::string& root, const std::string& path) {
+  std::vector<std::string> out;
+  host::NodeFiles files(root);
+  const auto text = files.read(path, kMaxLedgerBytes);
+  if (!text) return out;
+  const auto entries = agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{});
+  if (!entries) return out;
+  for (const agent::LedgerEntry& entry : *entries) out.push_back(entry.id);
+  return out;
+}
+
+mig::HolderSource holder_source(std::string kubelet_dir, LedgerSource ledger) {
+  return [kubelet_dir = std::move(kubelet_dir), ledger = std::move(ledger)](
+             const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
+    TRY_ASSIGN(const std::vector<ports::PodDevices> pods, ask_kubelet(kubelet_dir));
+    const std::vector<mig::Holder> by_pods = mig::pod_holders(state, pods);
+    return mig::merged(of_processes(state, by_pods),
+                       {by_pods, mig::ledger_holders(state, ledger())});
   };
 }
 

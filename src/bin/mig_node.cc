@@ -5,33 +5,14 @@
 
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
 
 namespace gpuslice::bin {
-namespace {
-
-namespace fs = std::filesystem;
-
-std::string base_of(const std::string& root) {
-  std::error_code ec;
-  // What belongs to a simulated node lies with it: two nodes on one machine share nothing.
-  return fs::exists(root + "/world/state", ec) ? root : "";
-}
-
-std::string absolute(const std::string& path) { return fs::absolute(path).string(); }
-
-}  // namespace
-
 MigNode::MigNode(MigPlaces places)
     : places_(std::move(places)),
       session_(places_.root),
       reset_(places_.root),
       files_(places_.root) {
-  const std::string base = base_of(places_.root);
-  if (places_.state_dir.empty()) places_.state_dir = base + "/var/lib/gpuslice";
-  if (places_.run_dir.empty()) places_.run_dir = base + "/run/gpuslice";
-  places_.state_dir = absolute(places_.state_dir);
-  places_.run_dir = absolute(places_.run_dir);
+  own_ = places_below(places_.root, places_.state_dir, places_.run_dir);
   session_.set_watch(&calls_);
   watcher_ = std::thread([this] { watch(); });
 }
@@ -49,10 +30,10 @@ void MigNode::watch() {
     if (name == nullptr || calls_.lasts() < places_.call_timeout) continue;
     fmt::print(stderr,
                "NVIDIA driver: {} has not answered for {} s; this program ends here: if a change "
-               "was under way its journal is in {}/mig, and the next start goes on from it; look "
+               "was under way its journal is in {}, and the next start goes on from it; look "
                "for XIDs in dmesg\n",
                name, std::chrono::duration_cast<std::chrono::seconds>(places_.call_timeout).count(),
-               places_.state_dir);
+               own_.journals());
     std::fflush(nullptr);
     ::_exit(exit_code(Code::kTimeout));
   }
@@ -81,9 +62,11 @@ mig::Ports MigNode::ports() { return {session_, session_, reset_, files_, locks_
 
 mig::Options MigNode::options() const {
   mig::Options options;
-  options.journal_folder = places_.state_dir + "/mig";
-  options.lock_folder = places_.run_dir + "/mig";
-  options.holders = holder_source({places_.root, places_.kubelet_dir, places_.run_dir + "/ledger"});
+  options.journal_folder = own_.journals();
+  options.lock_folder = own_.locks();
+  options.holders = holder_source(places_.kubelet_dir, [root = places_.root, path = own_.ledger()] {
+    return ledger_of_file(root, path);
+  });
   return options;
 }
 

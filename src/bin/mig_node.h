@@ -12,6 +12,7 @@
 
 #include "base/time.h"
 #include "bin/holders.h"
+#include "bin/places.h"
 #include "host/node_host.h"
 #include "mig/change.h"
 #include "nvml/reset.h"
@@ -22,8 +23,8 @@ namespace gpuslice::bin {
 struct MigPlaces {
   std::string root;  // "/" or a folder
   std::string kubelet_dir = "/var/lib/kubelet";
-  std::string state_dir;  // "" when not said: below a simulated node's root, else /var/lib/gpuslice
-  std::string run_dir;    // "" when not said: likewise, else /run/gpuslice
+  std::string state_dir;  // "" when not said: see places_below()
+  std::string run_dir;
   Duration call_timeout = std::chrono::seconds(60);
 };
 
@@ -57,6 +58,7 @@ class MigNode {
   void watch();
 
   MigPlaces places_;
+  Places own_;
   nvml::CallWatch calls_;
   nvml::Session session_;
   nvml::NodeReset reset_;

@@ -90,8 +90,8 @@ Result<int> sim_work(const WorkCommand& command) {
   if (!(command.activity >= 0) || command.activity > 1)
     return fail(Code::kUsage, "work --activity {}: between 0 and 1", command.activity);
   const sim::Visibility visible(root);
-  TRY_ASSIGN(const uint16_t slot, world->attach());
   TRY_ASSIGN(const Target target, find_target(*world->snapshot(), visible, command.device));
+  TRY_ASSIGN(const uint16_t slot, world->attach(uint32_t{1} << target.gpu));
   sigset_t ends;
   sigemptyset(&ends);
   sigaddset(&ends, SIGTERM);

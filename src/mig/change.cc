@@ -61,7 +61,10 @@ Result<std::vector<Holder>> Change::other_holders(const GpuState& state) {
 Result<GpuState> Change::read(Patience patience) {
   Tries tries{patience};
   while (true) {
-    Result<GpuState> state = read_state(ports_.mig, gpu_);
+    // A driver that was let go for a reset may not have come back at once.
+    const Status opened = ports_.nvml.open();
+    Result<GpuState> state =
+        opened ? read_state(ports_.mig, gpu_) : Result<GpuState>(std::unexpected(opened.error()));
     if (state) {
       report_.layout = layout_text(state->layout(), *state);
       return state;

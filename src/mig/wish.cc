@@ -265,6 +265,16 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
   if (const auto* why = std::get_if<plan::Impossible>(&outcome))
     return impossible(state, *why, holders);
   plan.steps = std::get<plan::Plan>(outcome);
+  // The driver makes no first instance while somebody computes on the GPU itself.
+  if (!plan.mode_changes && state.gpu_busy && state.there.empty() && plan.steps.gis_created > 0) {
+    Decision decision =
+        refused(Code::kInUse,
+                fmt::format("{}: its first instance cannot be made while the GPU as a whole is in "
+                            "use: {}; end them, or wait with --wait",
+                            state.gpu.text(), named(holders)));
+    decision.refusal->holders = holders;
+    return decision;
+  }
   plan.after = layout_after(plan.steps);
   plan.after.mig = wish.mig;
   Decision decision;

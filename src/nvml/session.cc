@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/check.h"
 #include "base/text.h"
 #include "nvml/api.h"
 #include "nvml/calls.h"
@@ -278,66 +277,83 @@ Status Session::open() {
 void Session::close() { impl_.reset(); }
 
 Result<ports::DriverInfo> Session::driver() {
-  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  TRY(opened());
   return impl_->driver();
 }
 
 Result<uint32_t> Session::gpu_count() {
-  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  TRY(opened());
   return impl_->gpu_count();
 }
 
 Result<ports::Gpu> Session::gpu(GpuIndex index, ports::Detail detail) {
-  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  TRY(opened());
   return impl_->gpu(index, detail);
 }
 
 ports::Topology Session::topology(const std::vector<GpuIndex>& gpus) {
-  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
+  if (!impl_) return {};  // nothing is known of it
   return read_topology(*impl_, gpus);
 }
 
 // --- MIG
 // -------------------------------------------------------------------------------------------
 
-MigCalls Session::mig() {
-  CHECK(impl_ != nullptr, "NVML is asked before it is opened");
-  return MigCalls(*impl_);
+// It may have been let go for a reset and not have come back.
+Status Session::opened() const {
+  if (impl_) return {};
+  return fail(Code::kUnavailable, "NVIDIA driver: not open (it was let go and has not come back)");
 }
 
-Result<ports::MigMode> Session::mig_mode(const std::string& gpu) { return mig().mode(gpu); }
+Result<ports::MigMode> Session::mig_mode(const std::string& gpu) {
+  TRY(opened());
+  return MigCalls(*impl_).mode(gpu);
+}
 Result<bool> Session::mode_needs_reset(const std::string& gpu) {
-  return mig().mode_needs_reset(gpu);
+  TRY(opened());
+  return MigCalls(*impl_).mode_needs_reset(gpu);
 }
 Result<ports::GiProfiles> Session::gi_profiles(const std::string& gpu) {
-  return mig().gi_profiles(gpu);
+  TRY(opened());
+  return MigCalls(*impl_).gi_profiles(gpu);
 }
 Result<uint32_t> Session::gi_free(const std::string& gpu, ProfileId profile) {
-  return mig().gi_free(gpu, profile);
+  TRY(opened());
+  return MigCalls(*impl_).gi_free(gpu, profile);
 }
 Result<std::vector<ports::CiProfile>> Session::ci_profiles(const std::string& gpu, GiId gi) {
-  return mig().ci_profiles(gpu, gi);
+  TRY(opened());
+  return MigCalls(*impl_).ci_profiles(gpu, gi);
 }
 Result<std::vector<ports::GpuInstance>> Session::instances(const std::string& gpu) {
-  return mig().instances(gpu);
+  TRY(opened());
+  return MigCalls(*impl_).instances(gpu);
 }
 Result<std::vector<ports::Process>> Session::processes(const std::string& gpu) {
-  return mig().processes(gpu);
+  TRY(opened());
+  return MigCalls(*impl_).processes(gpu);
 }
 Result<ports::Activation> Session::set_mig_mode(const std::string& gpu, bool on) {
-  return mig().set_mode(gpu, on);
+  TRY(opened());
+  return MigCalls(*impl_).set_mode(gpu, on);
 }
 Result<GiId> Session::create_gi(const std::string& gpu, ProfileId profile,
                                 std::optional<gpu::Placement> placement) {
-  return mig().create_gi(gpu, profile, placement);
+  TRY(opened());
+  return MigCalls(*impl_).create_gi(gpu, profile, placement);
 }
-Status Session::destroy_gi(const std::string& gpu, GiId gi) { return mig().destroy_gi(gpu, gi); }
+Status Session::destroy_gi(const std::string& gpu, GiId gi) {
+  TRY(opened());
+  return MigCalls(*impl_).destroy_gi(gpu, gi);
+}
 Result<CiId> Session::create_ci(const std::string& gpu, GiId gi, ProfileId profile,
                                 std::optional<gpu::Placement> placement) {
-  return mig().create_ci(gpu, gi, profile, placement);
+  TRY(opened());
+  return MigCalls(*impl_).create_ci(gpu, gi, profile, placement);
 }
 Status Session::destroy_ci(const std::string& gpu, GiId gi, CiId ci) {
-  return mig().destroy_ci(gpu, gi, ci);
+  TRY(opened());
+  return MigCalls(*impl_).destroy_ci(gpu, gi, ci);
 }
 
 }  // namespace gpuslice::nvml

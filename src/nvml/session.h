@@ -57,7 +57,7 @@ class Session final : public ports::Nvml, public ports::Mig {
 
  private:
   class Impl;
-  [[nodiscard]] MigCalls mig();
+  [[nodiscard]] Status opened() const;
 
   std::string root_;
   CallWatch* watch_ = nullptr;

@@ -303,8 +303,9 @@ void settle(const WriteHooks& hooks, State& state) {
   if (hooks.settle != nullptr) hooks.settle(state, now_ns(state));
 }
 
-Result<uint16_t> World::attach() {
+Result<uint16_t> World::attach(uint32_t gpus) {
   NewClient who;
+  who.attached_gpus = gpus;
   who.process = this_process();
   const std::string name = process_name();
   who.name = name;

@@ -128,8 +128,9 @@ class World {
   // slot again if it is attached already; after a reboot of the node it is then attached to its
   // GPUs again. kUnavailable when all slots are taken.
   [[nodiscard]] virtual Result<uint16_t> attach(const NewClient& who) = 0;
-  // This process as a client of its own name and pid, attached to every GPU.
-  [[nodiscard]] Result<uint16_t> attach();
+  // This process as a client of its own name and pid, attached to these GPUs (a bit each): those
+  // whose nodes it opens.
+  [[nodiscard]] Result<uint16_t> attach(uint32_t gpus = 0xffffffff);
   virtual void detach() = 0;
   // The slot this very process holds (not its parent's), or nothing.
   [[nodiscard]] virtual std::optional<uint16_t> attached() const = 0;

@@ -255,6 +255,19 @@ Ret node_of_init(Session& s, Node*& node) {
 
 }  // namespace
 
+namespace {
+
+// The driver's nodes that initialisation opens: in a container those of its own GPUs.
+uint32_t visible_gpus(const Node& node) {
+  const auto state = node.world->snapshot();
+  uint32_t gpus = 0;
+  for (uint32_t i = 0; i < state->node.gpu_count; ++i)
+    if (node.visible.gpu(state->gpus[i].minor)) gpus |= uint32_t{1} << i;
+  return gpus;
+}
+
+}  // namespace
+
 Ret init(const char* name, uint32_t flags) {
   Session& s = session();
   Node* node = nullptr;
@@ -268,7 +281,7 @@ Ret init(const char* name, uint32_t flags) {
   }
   if (node->world->snapshot()->node.driver_loaded == 0 || !node->visible.control())
     return Ret::kDriverNotLoaded;
-  if ((flags & kNoAttach) == 0 && !node->world->attach()) return Ret::kUnknown;
+  if ((flags & kNoAttach) == 0 && !node->world->attach(visible_gpus(*node))) return Ret::kUnknown;
   s.open.store(node, std::memory_order_release);
   s.pid.store(pid);
   s.count.store(1);

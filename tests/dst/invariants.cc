@@ -5,6 +5,9 @@
 #include <algorithm>
 
 #include "config/device_plugin.h"
+#include "config/mig_parted.h"
+#include "mig/holders.h"
+#include "mig/label.h"
 
 namespace gpuslice::dst {
 namespace {
@@ -19,7 +22,7 @@ bool lists(const ports::DeviceList& list, const std::string& id) {
 // 1. No device is offered twice: an id stands once in a list, and in one list only.
 // (Between a start and the kubelet's first word about its pods the ledger alone is known, and a
 // full disk may have kept the newest one from its file; the same holds for 3.)
-std::string offered_twice(const NodeModel& node) {
+std::string offered_twice(NodeModel& node) {
   if (!node.pods_known_since_start()) return "";
   std::map<std::string, std::string> seen;
   for (const auto& [resource, list] : node.published()) {
@@ -32,24 +35,26 @@ std::string offered_twice(const NodeModel& node) {
   return "";
 }
 
-// 2. No device is offered that is not there.
-std::string offered_ghost(const NodeModel& node) {
-  const std::set<std::string> there = node.gpu_uuids();
+// 2. No device is offered that is not there, or was not when the agent last looked.
+std::string offered_ghost(NodeModel& node) {
   for (const auto& [resource, list] : node.published())
     for (const ports::Device& device : list->devices)
-      if (!there.contains(base_of(device.id)))
-        return fmt::format("{} offers {}, which is no GPU of this node", resource, device.id);
+      if (!node.may_be_offered(base_of(device.id)))
+        return fmt::format("{} offers {}, which is no device of this node", resource, device.id);
   return "";
 }
 
-// 3. No pod's device is withdrawn: what a running pod holds stays in the list of its resource.
+// 3. No pod's device is withdrawn: what a running pod holds stays in the list of its resource,
+// unless another program destroyed it.
 // (Between a start and the kubelet's first word about its pods the ledger alone is known, which a
 // full disk may have kept from the file.)
-std::string withdrawn_from_pod(const NodeModel& node) {
+std::string withdrawn_from_pod(NodeModel& node) {
   if (!node.agent_alive() || !node.pods_known_since_start()) return "";
   if (node.published().empty())
     return "";  // it has not begun to offer: the driver has not answered since its start
   for (const Pod& pod : node.pods()) {
+    if (node.taken_by_others(base_of(pod.ids[0])) || node.taken_by_others(base_of(pod.ids.back())))
+      continue;
     const auto list = node.published().find(pod.resource);
     if (list == node.published().end() && node.unknowable(base_of(pod.ids[0]))) continue;
     if (list == node.published().end())
@@ -64,7 +69,7 @@ std::string withdrawn_from_pod(const NodeModel& node) {
 }
 
 // 4. No two pods hold the same device.
-std::string held_twice(const NodeModel& node) {
+std::string held_twice(NodeModel& node) {
   std::set<std::string> seen;
   for (const Pod& pod : node.pods())
     for (const std::string& id : pod.ids)
@@ -74,9 +79,9 @@ std::string held_twice(const NodeModel& node) {
 }
 
 // 5. Nothing grows: queues, files, resources are bounded by what there is, not by what happened.
-std::string grown(const NodeModel& node) {
+std::string grown(NodeModel& node) {
   constexpr size_t kMostQueued = 200;
-  constexpr size_t kMostFiles = 8;
+  constexpr size_t kMostFiles = 24;
   constexpr size_t kMostResources = 8;
   if (node.queue_size() > kMostQueued)
     return fmt::format("{} events are queued", node.queue_size());
@@ -86,10 +91,64 @@ std::string grown(const NodeModel& node) {
   return "";
 }
 
+// 7. No instance that a pod holds is destroyed, not even to be made again.
+std::string instance_lost(NodeModel& node) {
+  for (const Pod& pod : node.pods())
+    for (const auto& [uuid, generation] : pod.generations)
+      if (!node.taken_by_others(uuid) && node.hardware().generation(uuid) != generation)
+        return fmt::format("pod {} holds {}, which was {} under it", pod.number, uuid,
+                           node.hardware().generation(uuid) == 0 ? "destroyed" : "made anew");
+  return "";
+}
+
+// 8. Nobody waits for MIG longer than its deadline.
+std::string pending_for_ever(NodeModel& node) {
+  if (!node.agent_alive() || node.mig_status().state != "pending") return "";
+  if (node.mig_state_age() <= agent::kPendingDeadline + std::chrono::seconds(10)) return "";
+  return fmt::format(
+      "MIG has been pending for {} s",
+      std::chrono::duration_cast<std::chrono::seconds>(node.mig_state_age()).count());
+}
+
+// 9. In the end each GPU has the layout that the label wants, or what is in the way is held or
+// cannot be, and the state says which.
+std::string layout_in_the_end(NodeModel& node) {
+  if (node.mig_label().empty()) return "";
+  const config::MigPartedFile file = config::read_mig_parted(node.last_good_mig());
+  const auto label = mig::choose_label(file.config, node.mig_label(), "f");
+  const std::string& state = node.mig_status().state;
+  const std::vector<ports::Gpu> gpus = node.hardware().gpus();
+  const auto wish = label ? mig::wish_of_label(file.config.labels.at(*label), *label, gpus, "f")
+                          : Result<mig::NodeWish>(std::unexpected(label.error()));
+  if (!wish) return state == "failed" ? "" : "a label that means nothing ended as " + state;
+  std::vector<ports::PodDevices> pods;
+  for (const Pod& pod : node.pods())
+    pods.push_back({"default", "p", "main", pod.resource, pod.ids});
+  bool refused = false;
+  bool impossible = false;
+  std::string missing;
+  for (const auto& [index, one] : wish->gpus) {
+    const mig::GpuState there = node.hardware().state_of(gpus[index]);
+    const auto holders = mig::merged(mig::process_holders(there), {mig::pod_holders(there, pods)});
+    const mig::Decision decision = mig::decide(there, one, holders);
+    refused = refused || decision.refusal.has_value();
+    impossible = impossible || (decision.refusal && decision.refusal->error.code != Code::kInUse);
+    if (decision.plan && !decision.plan->nothing_to_do())
+      missing = fmt::format("GPU {} is {}, and label {} wants another layout", index,
+                            mig::layout_text(there.layout(), there), node.mig_label());
+  }
+  if (!missing.empty() && !impossible) return missing + " (" + node.mig_status().reason + ")";
+  if (refused != (state == "failed"))
+    return fmt::format("label {} ended as \"{}\": {}", node.mig_label(), state,
+                       node.mig_status().reason);
+  return "";
+}
+
 }  // namespace
 
-std::string broken_now(const NodeModel& node) {
-  for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown})
+std::string broken_now(NodeModel& node) {
+  for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown,
+                           instance_lost, pending_for_ever})
     if (std::string fault = check(node); !fault.empty()) return fault;
   return "";
 }
@@ -103,6 +162,7 @@ std::string broken_in_the_end(NodeModel& node) {
       config::read_device_plugin(node.last_good_text(), config::Compat::kStrict);
   const auto effective = config::merge({}, file.config, "f");
   if (!effective) return "the last good configuration is none: " + effective.error().message;
+  if (std::string layout = layout_in_the_end(node); !layout.empty()) return layout;
   agent::Hardware hardware;
   hardware.gpus = node.visible_gpus();
   agent::HeldIds held;
@@ -123,7 +183,10 @@ std::string broken_in_the_end(NodeModel& node) {
         !wanted->resources.contains(resource))
       return fmt::format("{} is still offered with {} devices, and nothing wants it", resource,
                          view.list->devices.size());
-  if (!node.agent()->status()->ready)
+  const bool nothing =
+      std::all_of(wanted->resources.begin(), wanted->resources.end(),
+                  [](const auto& one) { return one.second->list->devices.empty(); });
+  if (!node.agent()->status()->ready && !nothing)
     return "the agent is not ready: " + node.agent()->status()->why_not_ready;
   return "";
 }

@@ -9,7 +9,7 @@
 namespace gpuslice::dst {
 
 // After every event. "" or the sentence of the invariant that is broken, with what was seen.
-[[nodiscard]] std::string broken_now(const NodeModel& node);
+[[nodiscard]] std::string broken_now(NodeModel& node);
 
 // After the last fault and a bounded time of calm.
 [[nodiscard]] std::string broken_in_the_end(NodeModel& node);

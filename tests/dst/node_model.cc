@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "mig/holders.h"
+
 namespace gpuslice::dst {
 namespace {
 
@@ -13,6 +15,11 @@ using std::chrono::seconds;
 constexpr const char* kConfig = "/etc/gpuslice/config.yaml";
 constexpr const char* kLastGood = "/var/lib/gpuslice/last-good.yaml";
 constexpr const char* kLedger = "/run/gpuslice/ledger";
+constexpr const char* kMigConfig = "/etc/gpuslice/mig.yaml";
+constexpr const char* kMigLabel = "/etc/gpuslice/mig-label";
+constexpr const char* kState = "/var/lib/gpuslice";
+constexpr const char* kLabels[] = {"off",   "small",   "one",  "big",
+                                   "first", "toomany", "typo", "nonsense"};
 
 std::string sharing(uint32_t replicas, const std::string& more = "") {
   return fmt::format(
@@ -24,7 +31,7 @@ std::string sharing(uint32_t replicas, const std::string& more = "") {
 // A list in a line of the trace.
 std::string shown(const ports::DeviceList& list) {
   std::string out = std::to_string(list.devices.size());
-  for (const ports::Device& d : list.devices) out += (d.healthy ? " " : " !") + d.id.substr(30);
+  for (const ports::Device& d : list.devices) out += (d.healthy ? " " : " !") + d.id.substr(32);
   return out;
 }
 
@@ -42,14 +49,16 @@ constexpr std::string_view kBadTexts[] = {
 }  // namespace
 
 std::string_view fault_name(Fault fault) {
-  constexpr std::string_view kNames[] = {"bad edit",     "kubelet restart",
-                                         "folder wiped", "our socket removed",
-                                         "stream drop",  "registration refused",
-                                         "GPU lost",     "GPU restored",
-                                         "driver slow",  "driver fails",
-                                         "driver away",  "agent killed",
-                                         "reboot",       "disk full",
-                                         "pods unknown", "clock jump"};
+  constexpr std::string_view kNames[] = {"bad edit",         "kubelet restart",
+                                         "folder wiped",     "our socket removed",
+                                         "stream drop",      "registration refused",
+                                         "GPU lost",         "GPU restored",
+                                         "driver slow",      "driver fails",
+                                         "driver away",      "agent killed",
+                                         "reboot",           "disk full",
+                                         "pods unknown",     "clock jump",
+                                         "bad MIG edit",     "MIG calls fail",
+                                         "killed in change", "foreign change"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }
@@ -62,22 +71,13 @@ void Trace::add(std::string_view text) {
 
 NodeModel::NodeModel(uint64_t seed, bool keep_trace)
     : random_(seed),
+      hardware_(random_),
       log_([this](std::string_view line) { trace_.add(line.substr(0, line.size() - 1)); },
            [this] { return wall(); }) {
   trace_.keep = keep_trace;
-  const uint64_t count = 1 + random_.below(8);
-  for (uint32_t i = 0; i < count; ++i) {
-    ports::Gpu gpu;
-    gpu.index = GpuIndex{i};
-    gpu.minor = GpuMinor{i};
-    gpu.uuid = fmt::format("GPU-{:08x}-0000-5000-8000-{:012x}", random_.next() & 0xffffffff, i);
-    gpu.name = "NVIDIA A100-SXM4-40GB";
-    gpu.numa_node = i / 4;
-    gpu.memory_total_bytes = 40ULL << 30;
-    gpus_.push_back(gpu);
-  }
   good_text_ = sharing(4);
   files_[kConfig] = good_text_;
+  good_mig_ = files_[kMigConfig] = hardware_.mig_config(0);
   start_agent();
 }
 
@@ -138,8 +138,14 @@ void NodeModel::start_agent() {
   options.config.path = kConfig;
   options.config.last_good_path = kLastGood;
   options.ledger_path = kLedger;
-  agent_ = std::make_unique<agent::Agent>(std::move(options),
-                                          agent::AgentPorts{*this, *this, *this, *this}, log_);
+  options.partition.source.config_path = kMigConfig;
+  options.partition.source.label_path = kMigLabel;
+  options.partition.source.state_dir = kState;
+  options.partition.journal_folder = std::string(kState) + "/mig";
+  agent::AgentPorts ports{*this, *this, *this, *this};
+  ports.mig = this;
+  ports.mig_status = this;
+  agent_ = std::make_unique<agent::Agent>(std::move(options), ports, log_);
   agent_->start();
   run_agent();
 }
@@ -151,6 +157,12 @@ void NodeModel::kill_agent() {
   killing_ = false;
   ++agent_life_;
   agent_wakes_ = MonotonicTime::max();
+  questions_.clear();
+  driver_busy_ = false;
+  change_.reset();
+  hardware_.in_change(false);
+  hardware_.drop_locks();
+  mig_status_ = {};
   for (auto& [resource, served] : served_) drop_stream(resource);
   served_.clear();
   published_.clear();
@@ -166,6 +178,7 @@ Result<std::string> NodeModel::read(const std::string& path, size_t most) {
   return it->second;
 }
 Status NodeModel::write_atomic(const std::string& path, const std::string& text, bool) {
+  hardware_.count_call();
   if (disk_full_) return fail(Code::kFailed, "{}: no space left on device", path);
   files_[path] = text;
   return {};
@@ -173,6 +186,7 @@ Status NodeModel::write_atomic(const std::string& path, const std::string& text,
 Result<std::string> NodeModel::boot_id() { return fmt::format("boot-{}", boot_); }
 bool NodeModel::exists(const std::string&) { return true; }
 Status NodeModel::remove(const std::string& path, bool) {
+  hardware_.count_call();
   files_.erase(path);
   return {};
 }
@@ -189,12 +203,31 @@ void NodeModel::set_config(const std::string& text) {
   after_for_agent(milliseconds(random_.between(1, 200)), [this] { agent_->on_config_changed(); });
 }
 
+void NodeModel::edit_mig(bool good) {
+  if (good)
+    good_mig_ = files_[kMigConfig] = hardware_.mig_config(++mig_variant_);
+  else
+    files_[kMigConfig] = good_mig_ + "  broken: [\n";
+  if (!good) strike(Fault::kBadMigEdit);
+  after_for_agent(milliseconds(random_.between(1, 200)),
+                  [this] { agent_->on_mig_files_changed(); });
+}
+
+void NodeModel::set_label() {
+  mig_label_ = kLabels[random_.below(std::size(kLabels))];
+  files_[kMigLabel] = mig_label_ + "\n";
+  note("label " + mig_label_);
+  after_for_agent(milliseconds(random_.between(1, 200)),
+                  [this] { agent_->on_mig_files_changed(); });
+}
+
 void NodeModel::edit_config(bool good) {
   if (!good) {
     strike(Fault::kBadEdit);
     set_config(std::string(kBadTexts[random_.below(std::size(kBadTexts))]));
     return;
   }
+  constexpr const char* kStrategies[] = {"none", "mixed", "mixed", "single"};
   std::string text;
   switch (random_.below(5)) {
     case 0:
@@ -214,6 +247,7 @@ void NodeModel::edit_config(bool good) {
       text = sharing(static_cast<uint32_t>(2 + random_.below(6)), "    renameByDefault: true\n");
       break;
   }
+  text += fmt::format("flags: {{migStrategy: {}}}\n", kStrategies[random_.below(4)]);
   good_text_ = text;
   note("edit");
   set_config(text);
@@ -222,35 +256,199 @@ void NodeModel::edit_config(bool good) {
 // --- the driver
 // ---------------------------------------------------------------------------------------------------------
 
-void NodeModel::ask_inventory() {
+// First in, first out, one at a time, as on the NVML worker.
+void NodeModel::ask_driver(Question question) {
+  questions_.push_back(std::move(question));
+  if (!driver_busy_) next_question();
+}
+
+void NodeModel::next_question() {
+  driver_busy_ = !questions_.empty();
+  if (!driver_busy_) return;
   after_for_agent(driver_latency_ + milliseconds(random_.below(20)), [this] {
-    if (driver_away_)
-      return agent_->on_inventory(fail(Code::kUnavailable, "NVIDIA driver: not loaded"));
-    if (driver_fails_ > 0) {
-      --driver_fails_;
-      return agent_->on_inventory(
-          fail(Code::kFailed, "nvmlDeviceGetCount_v2: Unknown Error (999)"));
+    const Question question = std::move(questions_.front());
+    questions_.pop_front();
+    Task answer;
+    try {
+      answer = question();
+    } catch (const Died&) {
+      strike(Fault::kKilledInChange);
+      kill_agent();
+      after(milliseconds(random_.between(10, 5000)), [this] {
+        if (!agent_) start_agent();
+      });
+      return;
     }
-    ports::Inventory inventory;
-    inventory.driver.version = "580.65.06";
-    for (const ports::Gpu& gpu : gpus_) {
-      if (lost_.contains(gpu.index.value))
-        inventory.silent.push_back(
-            {gpu.index, {Code::kGpuLost, "nvmlDeviceGetHandleByIndex_v2: GPU is lost (15)", {}}});
-      else
-        inventory.gpus.push_back(gpu);
-    }
-    agent_->on_inventory(std::move(inventory));
+    after_for_agent(hardware_.waited(), [this, answer = std::move(answer)] {
+      answer();
+      next_question();
+    });
   });
 }
 
-std::set<std::string> NodeModel::gpu_uuids() const {
-  std::set<std::string> out;
-  for (const ports::Gpu& gpu : gpus_) out.insert(gpu.uuid);
-  return out;
+void NodeModel::ask_inventory() {
+  ask_driver([this]() -> Task {
+    if (driver_away_)
+      return
+          [this] { agent_->on_inventory(fail(Code::kUnavailable, "NVIDIA driver: not loaded")); };
+    if (driver_fails_ > 0) {
+      --driver_fails_;
+      return [this] {
+        agent_->on_inventory(fail(Code::kFailed, "nvmlDeviceGetCount_v2: Unknown Error (999)"));
+      };
+    }
+    return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()] {
+      seen_uuids_ = uuids;
+      agent_->on_inventory(inventory);
+    };
+  });
 }
 
-std::vector<ports::Gpu> NodeModel::visible_gpus() const { return gpus_; }
+mig::Ports NodeModel::change_ports() {
+  sim::WorldNvml& nvml = hardware_.nvml();
+  return {nvml, nvml, nvml, *this, hardware_, *this, hardware_};
+}
+
+mig::Options NodeModel::change_options() {
+  mig::Options options;
+  options.journal_folder = std::string(kState) + "/mig";
+  options.lock_folder = "/run/gpuslice/mig";
+  options.holders = [this](const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
+    std::vector<ports::PodDevices> pods;
+    for (const Pod& pod : pods_)
+      pods.push_back({"default", fmt::format("pod-{}", pod.number), "main", pod.resource, pod.ids});
+    std::vector<std::string> ledger;
+    const std::vector<agent::LedgerEntry> entries = agent_->ledger();
+    for (const agent::LedgerEntry& entry : entries) ledger.push_back(entry.id);
+    return mig::merged(mig::process_holders(state),
+                       {mig::pod_holders(state, pods), mig::ledger_holders(state, ledger)});
+  };
+  return options;
+}
+
+NodeModel::Task NodeModel::in_change(const std::function<Task()>& work) {
+  hardware_.in_change(true);
+  Task answer = work();
+  hardware_.in_change(false);
+  return answer;
+}
+
+void NodeModel::recover(std::vector<std::string> gpus) {
+  ask_driver([this, gpus = std::move(gpus)]() -> Task {
+    if (driver_away_) {
+      std::vector<mig::Report> reports;
+      for (const std::string& uuid : gpus) {
+        mig::Report& report = reports.emplace_back();
+        report.gpu.uuid = uuid;
+        report.end = mig::End::kLost;
+        report.error = Error{Code::kGpuLost, uuid + " does not answer", {}};
+      }
+      return [this, reports] { agent_->on_mig_recovered(reports); };
+    }
+    return in_change([&]() -> Task {
+      std::vector<mig::Report> reports;
+      const auto there = hardware_.inventory();
+      for (const std::string& uuid : gpus) {
+        const auto gpu = std::find_if(there->gpus.begin(), there->gpus.end(),
+                                      [&](const ports::Gpu& g) { return g.uuid == uuid; });
+        mig::Report report;
+        report.gpu.uuid = uuid;
+        report.end = mig::End::kLost;
+        report.error = Error{Code::kGpuLost, uuid + " does not answer", {}};
+        if (gpu != there->gpus.end()) {
+          mig::Change change(change_ports(), change_options(), mig::name_of(*gpu));
+          change.recover();
+          report = change.report();
+        }
+        reports.push_back(report);
+      }
+      return [this, reports] { agent_->on_mig_recovered(reports); };
+    });
+  });
+}
+
+void NodeModel::check(std::vector<agent::MigTask> tasks) {
+  ask_driver([this, tasks = std::move(tasks)]() -> Task {
+    std::vector<agent::MigChecked> checked;
+    for (const agent::MigTask& task : tasks) {
+      agent::MigChecked one;
+      one.gpu = task.gpu;
+      auto state = driver_away_ ? Result<mig::GpuState>(fail(Code::kUnavailable, "no driver"))
+                                : mig::read_state(hardware_.nvml(), task.gpu);
+      if (!state) {
+        one.refused = state.error();
+      } else {
+        const auto holders = change_options().holders(*state);
+        const mig::Decision decision = mig::decide(*state, task.wish, *holders);
+        if (decision.refusal)
+          one.refused = decision.refusal->error;
+        else
+          one.as_wanted = decision.plan->nothing_to_do();
+      }
+      checked.push_back(std::move(one));
+    }
+    return [this, checked] { agent_->on_mig_checked(checked); };
+  });
+}
+
+void NodeModel::prepare(agent::MigTask task) {
+  ask_driver([this, task = std::move(task)]() -> Task {
+    return in_change([&]() -> Task {
+      agent::MigPrepared prepared;
+      change_ = std::make_unique<mig::Change>(change_ports(), change_options(), task.gpu);
+      prepared.ready = change_->prepare(task.wish);
+      if (prepared.ready) {
+        prepared.going = change_->devices_that_go();
+      } else {
+        prepared.report = change_->report();
+        change_.reset();
+      }
+      return [this, prepared] { agent_->on_mig_prepared(prepared); };
+    });
+  });
+}
+
+void NodeModel::execute() {
+  ask_driver([this]() -> Task {
+    return in_change([&]() -> Task {
+      change_->execute();
+      const mig::Report report = change_->report();
+      change_.reset();
+      if (report.end == mig::End::kDone) ++mig_changes_;
+      return [this, report] { agent_->on_mig_done(report); };
+    });
+  });
+}
+
+void NodeModel::abandon() {
+  ask_driver([this]() -> Task {
+    return in_change([&]() -> Task {
+      change_->abandon();
+      const mig::Report report = change_->report();
+      change_.reset();
+      return [this, report] { agent_->on_mig_done(report); };
+    });
+  });
+}
+
+void NodeModel::show(const ports::MigStatus& status) {
+  if (status.state != mig_status_.state || status.request != mig_status_.request)
+    mig_status_at_ = now_;
+  mig_status_ = status;
+  note(fmt::format("MIG {} {}", status.label, status.state));
+}
+
+bool NodeModel::may_be_offered(const std::string& uuid) {
+  return seen_uuids_.contains(uuid) || hardware_.uuids().contains(uuid);
+}
+
+// What others took away from pods is no fault of the agent's.
+void NodeModel::after_foreign() {
+  const std::set<std::string> there = hardware_.uuids();
+  for (const Pod& pod : pods_)
+    for (const auto& [uuid, generation] : pod.generations)
+      if (!there.contains(uuid) || hardware_.generation(uuid) != generation) taken_.insert(uuid);
+}
 
 bool NodeModel::unknowable(const std::string& uuid) const {
   const auto memo = files_.find(std::string(kLedger) + ".gpus");
@@ -350,7 +548,22 @@ void NodeModel::pod_comes() {
   if (const auto answer = service.preferred({{container}}); answer) ids = answer->containers.at(0);
   const auto allocated = service.allocate({{ids}});
   note(fmt::format("pod {} {}", resource, allocated ? "admitted" : "refused"));
-  if (allocated) pods_.push_back({next_pod_++, resource, ids});
+  // A device that another program has just destroyed: the container cannot be started.
+  const bool there = std::all_of(ids.begin(), ids.end(), [&](const std::string& id) {
+    return hardware_.uuids().contains(id.substr(0, id.find("::")));
+  });
+  if (allocated && there) {
+    Pod pod;
+    pod.number = next_pod_++;
+    pod.resource = resource;
+    pod.ids = ids;
+    for (const std::string& id : ids) {
+      const std::string device = id.substr(0, id.find("::"));
+      if (device.starts_with("MIG-")) pod.generations[device] = hardware_.generation(device);
+      if (const auto client = hardware_.work(device)) pod.clients.push_back(*client);
+    }
+    pods_.push_back(std::move(pod));
+  }
   run_agent();
 }
 
@@ -358,6 +571,7 @@ void NodeModel::pod_ends() {
   if (pods_.empty()) return;
   const size_t which = random_.below(pods_.size());
   note(fmt::format("pod {} ends", pods_[which].number));
+  for (const uint16_t client : pods_[which].clients) hardware_.end_work(client);
   pods_.erase(pods_.begin() + static_cast<std::ptrdiff_t>(which));
 }
 
@@ -416,13 +630,10 @@ void NodeModel::fault_event(uint64_t which) {
       break;
     case 6:
       strike(Fault::kGpuLost);
-      lost_.insert(static_cast<uint32_t>(random_.below(gpus_.size())));
+      hardware_.lose(static_cast<uint32_t>(random_.next() % 64));
       break;
     case 7:
-      if (!lost_.empty()) {
-        strike(Fault::kGpuRestored);
-        lost_.erase(lost_.begin());
-      }
+      if (hardware_.restore_one()) strike(Fault::kGpuRestored);
       break;
     case 8:
       strike(Fault::kDriverSlow);
@@ -456,7 +667,8 @@ void NodeModel::fault_event(uint64_t which) {
       ++boot_;
       ++kubelet_life_;
       views_.clear();
-      lost_.clear();
+      hardware_.reboot();
+      taken_.clear();
       after(seconds(random_.between(1, 20)), [this] {
         if (!agent_) start_agent();
       });
@@ -470,9 +682,27 @@ void NodeModel::fault_event(uint64_t which) {
       strike(Fault::kPodsUnknown);
       pods_unknown_ += static_cast<int>(1 + random_.below(3));
       break;
-    default:
+    case 15:
       strike(Fault::kClockJump);
       wall_offset_ += seconds(random_.between(-100'000, 100'000));
+      break;
+    case 16:
+      edit_mig(false);
+      break;
+    case 17:
+      strike(Fault::kMigCallsFail);
+      hardware_.fail_changes(static_cast<int>(1 + random_.below(12)));
+      break;
+    case 18:
+      // Strikes when a change gets there; a label makes one.
+      hardware_.die_in_change(static_cast<int>(random_.below(60)));
+      set_label();
+      break;
+    default:
+      if (hardware_.foreign_change(random_)) {
+        strike(Fault::kForeignChange);
+        after_foreign();
+      }
       break;
   }
 }
@@ -484,8 +714,12 @@ void NodeModel::chance_event() {
     pod_comes();
   } else if (dice < 55) {
     pod_ends();
-  } else if (dice < 65) {
+  } else if (dice < 61) {
     edit_config(true);
+  } else if (dice < 67) {
+    set_label();
+  } else if (dice < 68) {
+    edit_mig(true);
   } else {
     fault_event(random_.below(kFaults));
   }
@@ -496,11 +730,15 @@ void NodeModel::chance_event() {
 
 void NodeModel::heal() {
   note("heal");
-  lost_.clear();
+  hardware_.restore_all();
+  hardware_.fail_changes(0);
+  hardware_.die_in_change(-1);
   driver_away_ = disk_full_ = false;
   driver_fails_ = refuse_ = pods_unknown_ = 0;
   driver_latency_ = milliseconds(5);
   set_config(good_text_);
+  files_[kMigConfig] = good_mig_;
+  after_for_agent(milliseconds(300), [this] { agent_->on_mig_files_changed(); });
 }
 
 void NodeModel::calm(Duration d) { run_until(now_ + d); }

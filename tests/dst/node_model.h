@@ -1,8 +1,8 @@
 #pragma once
 
-// A whole node on virtual time: a driver, files, a kubelet with pods, and the real agent on its
-// ports. One thread, one queue of events, one seeded source of chance: the same seed gives the same
-// run, byte for byte.
+// A whole node on virtual time: simulated hardware (hardware.h), files, a kubelet with pods, and
+// the real agent on its ports. One thread, one queue of events, one seeded source of chance: the
+// same seed gives the same run, byte for byte.
 
 #include <array>
 #include <cstdint>
@@ -18,6 +18,8 @@
 #include "agent/agent.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "hardware.h"
+#include "mig/change.h"
 
 namespace gpuslice::dst {
 
@@ -39,14 +41,21 @@ enum class Fault : uint8_t {
   kDiskFull,
   kPodsUnknown,
   kClockJump,
+  kBadMigEdit,
+  kMigCallsFail,
+  kKilledInChange,
+  kForeignChange,
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kClockJump) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kForeignChange) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 struct Pod {
   uint64_t number = 0;
   std::string resource;
   std::vector<std::string> ids;
+  // The making of each MIG device that it holds, and who computes there.
+  std::map<std::string, uint64_t> generations;
+  std::vector<uint16_t> clients;
 };
 
 class Trace {
@@ -70,7 +79,9 @@ struct KubeletView {
 class NodeModel final : public ports::HostFiles,
                         public ports::Clock,
                         public ports::Driver,
-                        public ports::Kubelet {
+                        public ports::Kubelet,
+                        public ports::MigStatusBoard,
+                        public agent::MigRunner {
  public:
   explicit NodeModel(uint64_t seed, bool keep_trace);
   ~NodeModel() override;
@@ -90,7 +101,19 @@ class NodeModel final : public ports::HostFiles,
     return published_;
   }
   [[nodiscard]] const std::vector<Pod>& pods() const { return pods_; }
-  [[nodiscard]] std::set<std::string> gpu_uuids() const;
+  [[nodiscard]] Hardware& hardware() { return hardware_; }
+  // Devices that are there, or were when the agent last saw the hardware.
+  [[nodiscard]] bool may_be_offered(const std::string& uuid);
+  // Another program, a reboot or a loss took it: then a pod may lose it.
+  [[nodiscard]] bool taken_by_others(const std::string& uuid) const {
+    return taken_.contains(uuid);
+  }
+  [[nodiscard]] const std::string& last_good_mig() const { return good_mig_; }
+  [[nodiscard]] const std::string& mig_label() const { return mig_label_; }
+  [[nodiscard]] const ports::MigStatus& mig_status() const { return mig_status_; }
+  // How long the present state of MIG has been shown.
+  [[nodiscard]] Duration mig_state_age() const { return now_ - mig_status_at_; }
+  [[nodiscard]] uint64_t mig_changes() const { return mig_changes_; }
   [[nodiscard]] bool agent_alive() const { return agent_ != nullptr; }
   [[nodiscard]] const agent::Agent* agent() const { return agent_.get(); }
   [[nodiscard]] bool pods_known_since_start() const { return pods_known_; }
@@ -100,7 +123,7 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] const std::string& last_good_text() const { return good_text_; }
   [[nodiscard]] size_t queue_size() const { return queue_.size(); }
   [[nodiscard]] size_t files_count() const { return files_.size(); }
-  [[nodiscard]] std::vector<ports::Gpu> visible_gpus() const;
+  [[nodiscard]] std::vector<ports::Gpu> visible_gpus() { return hardware_.gpus(); }
   [[nodiscard]] const std::array<uint64_t, kFaults>& strikes() const { return strikes_; }
   [[nodiscard]] Trace& trace() { return trace_; }
   [[nodiscard]] uint64_t events() const { return events_; }
@@ -127,6 +150,12 @@ class NodeModel final : public ports::HostFiles,
   void register_plugin(const std::string& resource) override;
   void list_pods() override;
   [[nodiscard]] std::string kubelet_socket() const override;
+  void show(const ports::MigStatus& status) override;
+  void recover(std::vector<std::string> gpus) override;
+  void check(std::vector<agent::MigTask> tasks) override;
+  void prepare(agent::MigTask task) override;
+  void execute() override;
+  void abandon() override;
 
  private:
   struct Served {
@@ -134,6 +163,8 @@ class NodeModel final : public ports::HostFiles,
     bool socket = true;
   };
   using Task = std::function<void()>;
+  // A question to the driver: asked when its turn comes, answered some time later.
+  using Question = std::function<Task()>;
 
   void strike(Fault fault);
   void after(Duration d, Task task);            // of the world
@@ -142,7 +173,15 @@ class NodeModel final : public ports::HostFiles,
   void run_agent();
   void start_agent();
   void kill_agent();
+  void ask_driver(Question question);
+  void next_question();
+  [[nodiscard]] Task in_change(const std::function<Task()>& work);
+  [[nodiscard]] mig::Ports change_ports();
+  [[nodiscard]] mig::Options change_options();
   void edit_config(bool good);
+  void edit_mig(bool good);
+  void set_label();
+  void after_foreign();
   void set_config(const std::string& text);
   void pod_comes();
   void pod_ends();
@@ -159,8 +198,12 @@ class NodeModel final : public ports::HostFiles,
   MonotonicTime agent_wakes_ = MonotonicTime::max();
 
   // Hardware.
-  std::vector<ports::Gpu> gpus_;
-  std::set<uint32_t> lost_;
+  Hardware hardware_;
+  std::deque<Question> questions_;
+  bool driver_busy_ = false;
+  std::unique_ptr<mig::Change> change_;
+  std::set<std::string> seen_uuids_;  // by the agent's last look
+  std::set<std::string> taken_;
   bool driver_away_ = false;
   int driver_fails_ = 0;
   Duration driver_latency_ = std::chrono::milliseconds(5);
@@ -170,6 +213,12 @@ class NodeModel final : public ports::HostFiles,
   bool disk_full_ = false;
   uint64_t boot_ = 1;
   std::string good_text_;
+  std::string good_mig_;
+  std::string mig_label_;
+  uint32_t mig_variant_ = 0;
+  ports::MigStatus mig_status_;
+  MonotonicTime mig_status_at_{};
+  uint64_t mig_changes_ = 0;
 
   // Kubelet.
   uint64_t kubelet_life_ = 1;

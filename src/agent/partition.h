@@ -1,0 +1,168 @@
+#pragma once
+
+// The controller of MIG layouts: brings every GPU to what a label wants, one GPU at a time, and
+// says what became of it in the words of NVIDIA's MIG manager. Level-triggered: it compares what is
+// wanted with what is there and does the next thing; a wish that changes meanwhile counts as soon
+// as the GPU under change is whole again.
+//
+// At a start nothing is offered (may_offer()) before what an earlier life left half-way is finished
+// or reverted, and before the wanted layout has been tried once: after a reboot the instances are
+// gone, and pods must not be given whole GPUs instead. A change withdraws the devices that go, and
+// only these, before it touches the GPU.
+//
+// A failed pass is tried again after kFirstMigRetry, doubled up to kLongestMigRetry, and at once
+// when it is asked for again. What another program does to a GPU afterwards is told, not fought.
+//
+// T0 only.
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/mig_runner.h"
+#include "agent/mig_wanted.h"
+#include "base/log.h"
+#include "ports/host.h"
+#include "ports/mig_status.h"
+#include "ports/nvml.h"
+
+namespace gpuslice::agent {
+
+inline constexpr Duration kFirstMigRetry = std::chrono::seconds(5);
+inline constexpr Duration kLongestMigRetry = std::chrono::minutes(5);
+// While holders are waited for.
+inline constexpr Duration kHoldersRetry = std::chrono::seconds(5);
+// Nothing is pending for longer without saying so.
+inline constexpr Duration kPendingDeadline = std::chrono::minutes(5);
+// How long a first pass may keep everything else from being offered.
+inline constexpr Duration kSettlePatience = std::chrono::seconds(60);
+// After a reboot was asked for.
+inline constexpr Duration kRebootPatience = std::chrono::minutes(5);
+
+// Restarts the machine; opt-in. T0, does not wait. kFailed, kNoPermission.
+class Reboot {
+ public:
+  virtual ~Reboot() = default;
+  [[nodiscard]] virtual Status reboot() = 0;
+};
+
+struct PartitionOptions {
+  MigSource source;
+  std::string journal_folder;  // "" for none
+  Duration wait{};             // for holders to end, from the request on
+};
+
+struct PartitionPorts {
+  ports::HostFiles& files;
+  ports::Clock& clock;
+  MigRunner* runner = nullptr;             // null: this agent changes no MIG
+  ports::MigStatusBoard* board = nullptr;  // may be null
+  Reboot* reboot = nullptr;                // null: never
+};
+
+struct PartitionCounts {
+  uint64_t passes = 0;
+  std::map<std::string, uint64_t> changes;  // by how they ended: mig::end_name()
+};
+
+class Partition {
+ public:
+  Partition(PartitionOptions options, PartitionPorts ports, Log& log);
+
+  void start();
+  // The configuration's or the label's file has changed, or SIGHUP: also a retry.
+  void on_files_changed();
+  void on_label(std::optional<std::string> label);
+  void on_mig_recovered(std::vector<mig::Report> reports);
+  void on_mig_checked(std::vector<MigChecked> checked);
+  void on_mig_prepared(MigPrepared prepared);
+  void on_mig_done(mig::Report report);
+  // A fresh look at the hardware: the GPUs that are known, and why some of them do not answer, by
+  // UUID.
+  void on_inventory(const std::vector<ports::Gpu>& gpus,
+                    const std::map<std::string, std::string>& silent);
+
+  // Does the next thing. Returns when it wants to be called again at the latest.
+  [[nodiscard]] MonotonicTime step();
+  // Devices that must not be given out now, by UUID of the GPU or of the MIG device.
+  [[nodiscard]] const std::set<std::string>& withheld() const { return withheld_; }
+  // The tables without what withheld() names are in force: from now on nobody gets it.
+  void withdrawn();
+  [[nodiscard]] bool awaits_withdrawal() const { return phase_ == Phase::kWithdrawing; }
+  // True once after a change: the hardware is to be looked at again at once.
+  [[nodiscard]] bool wants_inventory();
+  [[nodiscard]] bool may_offer() const;
+
+  [[nodiscard]] const ports::MigStatus& status() const { return status_; }
+  [[nodiscard]] const PartitionCounts& counts() const { return counts_; }
+  // GPU UUID → how its last change ended, for those that did not end well.
+  [[nodiscard]] const std::map<std::string, std::string>& troubles() const { return troubles_; }
+
+ private:
+  enum class Phase {
+    kIdle,
+    kRecovering,
+    kChecking,
+    kPreparing,
+    kWithdrawing,
+    kExecuting,
+    kLooking
+  };
+
+  [[nodiscard]] bool recover_first();
+  [[nodiscard]] bool pass_is_due() const;
+  void begin_pass();
+  void next_gpu();
+  [[nodiscard]] bool overtaken() const;
+  [[nodiscard]] std::string answering() const;
+  void note(const std::string& gpu, const Error& error);
+  void ended(const mig::Report& report);
+  void finish_pass();
+  void fail_pass(const Error& error);
+  void settle(std::string state, std::string reason);
+  void show(std::string state, std::string reason);
+  void retry_later(bool holders_only);
+  void notice_drift();
+  void try_reboot(const Error& error);
+  void set_withheld(std::set<std::string> going);
+  [[nodiscard]] MonotonicTime now() const { return ports_.clock.now(); }
+
+  PartitionOptions options_;
+  PartitionPorts ports_;
+  Log& log_;
+  MigWanted wanted_;
+
+  Phase phase_ = Phase::kIdle;
+  bool looked_ = false;     // an inventory came
+  bool recovered_ = false;  // nothing of an earlier life is under way
+  bool settled_ = false;    // the first pass is over, or nothing is wanted
+  MonotonicTime started_{};
+  std::vector<ports::Gpu> gpus_;
+  std::map<std::string, std::string> silent_;
+  std::set<std::string> unfinished_;  // GPUs whose journal is kept: withheld whole
+  std::set<std::string> going_;       // of the change under way
+  std::set<std::string> withheld_;    // both
+  bool wants_inventory_ = false;
+
+  bool asked_ = true;           // a pass is wanted whatever was done before
+  std::string request_done_;    // of the last pass
+  std::string gpus_done_;       // the GPUs that it was for
+  std::string request_;         // of the pass under way, or the last one
+  MonotonicTime request_at_{};  // when that request was first seen
+  bool passing_ = false;
+  std::vector<MigTask> tasks_;  // still to be done, next first
+  std::vector<Error> errors_;   // of this pass
+  bool only_holders_ = true;    // … all of them: somebody holds something
+  bool needs_reboot_ = false;
+  MonotonicTime retry_at_ = MonotonicTime::max();
+  Duration retry_ = kFirstMigRetry;
+  std::map<std::string, std::string> made_;  // GPU UUID → its MIG as this agent left it
+  std::map<std::string, std::string> troubles_;
+  ports::MigStatus status_;
+  MonotonicTime status_at_{};
+  PartitionCounts counts_;
+};
+
+}  // namespace gpuslice::agent

@@ -1,0 +1,148 @@
+#include "bin/agent_mig.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace gpuslice::bin {
+
+using agent::MigChecked;
+using agent::MigPrepared;
+using agent::MigTask;
+
+WorkerMig::WorkerMig(std::string root, const Places& places, std::string kubelet_dir,
+                     WorkerDriver& driver, host::EventLoop& loop, LedgerSource ledger,
+                     MigAnswers answers)
+    : driver_(driver), loop_(loop), answers_(std::move(answers)), reset_(root), files_(root) {
+  options_.journal_folder = places.journals();
+  options_.lock_folder = places.locks();
+  options_.holders = holder_source(std::move(kubelet_dir), std::move(ledger));
+}
+
+WorkerMig::~WorkerMig() = default;
+
+mig::Ports WorkerMig::ports(nvml::Session& session) {
+  return {session, session, reset_, files_, locks_, clock_, pause_};
+}
+
+void WorkerMig::run(std::function<Answer(nvml::Session&)> work) {
+  // One question is under way at a time: the worker's queue has room for it, unless the process
+  // ends.
+  (void)driver_.run([this, work = std::move(work)](nvml::Session& session) {
+    // Without a driver every call says so, and so does the answer.
+    (void)session.open();
+    Answer answer = work(session);
+    session.close();
+    CHECK(loop_.post(std::move(answer)), "the event loop has no room for an answer of the driver");
+  });
+}
+
+std::vector<mig::Report> WorkerMig::recover_all(nvml::Session& session,
+                                                const std::vector<std::string>& gpus) {
+  std::vector<mig::Report> reports;
+  const uint32_t count = session.gpu_count().value_or(0);
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto gpu = session.gpu(GpuIndex{i}, ports::Detail::kInventory);
+    if (!gpu || std::find(gpus.begin(), gpus.end(), gpu->uuid) == gpus.end()) continue;
+    mig::Change change(ports(session), options_, mig::name_of(*gpu));
+    change.recover();
+    reports.push_back(change.report());
+  }
+  for (const std::string& uuid : gpus) {
+    const bool told = std::any_of(reports.begin(), reports.end(),
+                                  [&](const mig::Report& r) { return r.gpu.uuid == uuid; });
+    if (told) continue;
+    mig::Report& report = reports.emplace_back();
+    report.gpu.uuid = uuid;
+    report.end = mig::End::kLost;
+    report.error = Error{Code::kGpuLost, uuid + " does not answer; its journal is kept", {}};
+  }
+  return reports;
+}
+
+void WorkerMig::recover(std::vector<std::string> gpus) {
+  run([this, gpus = std::move(gpus)](nvml::Session& session) -> Answer {
+    return [this, reports = recover_all(session, gpus)] { answers_.recovered(reports); };
+  });
+}
+
+MigChecked WorkerMig::check_one(nvml::Session& session, const MigTask& task) {
+  MigChecked out;
+  out.gpu = task.gpu;
+  auto state = mig::read_state(session, task.gpu);
+  if (!state) {
+    out.refused = std::move(state).error();
+    return out;
+  }
+  auto holders = options_.holders(*state);
+  if (!holders) {
+    out.refused = std::move(holders).error();
+    return out;
+  }
+  mig::Decision decision = mig::decide(*state, task.wish, *holders);
+  if (decision.refusal)
+    out.refused = std::move(decision.refusal->error);
+  else
+    out.as_wanted = decision.plan->nothing_to_do();
+  return out;
+}
+
+void WorkerMig::check(std::vector<MigTask> tasks) {
+  run([this, tasks = std::move(tasks)](nvml::Session& session) -> Answer {
+    std::vector<MigChecked> checked;
+    for (const MigTask& task : tasks) checked.push_back(check_one(session, task));
+    return [this, checked = std::move(checked)] { answers_.checked(checked); };
+  });
+}
+
+void WorkerMig::prepare(MigTask task) {
+  run([this, task = std::move(task)](nvml::Session& session) -> Answer {
+    MigPrepared prepared;
+    change_ = std::make_unique<mig::Change>(ports(session), options_, task.gpu);
+    prepared.ready = change_->prepare(task.wish);
+    if (prepared.ready) {
+      prepared.going = change_->devices_that_go();
+    } else {
+      prepared.report = change_->report();
+      change_.reset();
+    }
+    return [this, prepared = std::move(prepared)] { answers_.prepared(prepared); };
+  });
+}
+
+WorkerMig::Answer WorkerMig::finish_change(bool execute) {
+  if (execute)
+    change_->execute();
+  else
+    change_->abandon();
+  mig::Report report = change_->report();
+  change_.reset();
+  return [this, report = std::move(report)] { answers_.done(report); };
+}
+
+void WorkerMig::execute() {
+  run([this](nvml::Session&) { return finish_change(true); });
+}
+
+void WorkerMig::abandon() {
+  run([this](nvml::Session&) { return finish_change(false); });
+}
+
+void MigStatusFile::show(const ports::MigStatus& status) {
+  const nlohmann::ordered_json json = {{"config", status.label},
+                                       {"state", status.state},
+                                       {"reason", status.reason},
+                                       {"request", status.request},
+                                       {"since", format_utc(status.since)}};
+  // The log says it as well: a file that cannot be written holds nothing up.
+  (void)files_.write_atomic(
+      path_, json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n",
+      false);
+}
+
+}  // namespace gpuslice::bin

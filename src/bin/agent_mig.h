@@ -1,0 +1,80 @@
+#pragma once
+
+// The agent's MigRunner: changes of MIG on the NVML worker's thread, with the worker's session, so
+// that an inventory and a change never meet, and answers come in the order of the looks.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/mig_runner.h"
+#include "bin/agent_driver.h"
+#include "bin/holders.h"
+#include "bin/places.h"
+#include "host/node_host.h"
+#include "mig/change.h"
+#include "nvml/reset.h"
+#include "ports/mig_status.h"
+
+namespace gpuslice::bin {
+
+// What comes back, on T0.
+struct MigAnswers {
+  std::function<void(std::vector<mig::Report>)> recovered;
+  std::function<void(std::vector<agent::MigChecked>)> checked;
+  std::function<void(agent::MigPrepared)> prepared;
+  std::function<void(mig::Report)> done;
+};
+
+class WorkerMig final : public agent::MigRunner {
+ public:
+  // `ledger`: what the agent gave out; called on the worker. `driver` and `loop` outlive it.
+  WorkerMig(std::string root, const Places& places, std::string kubelet_dir, WorkerDriver& driver,
+            host::EventLoop& loop, LedgerSource ledger, MigAnswers answers);
+  ~WorkerMig() override;
+
+  void recover(std::vector<std::string> gpus) override;
+  void check(std::vector<agent::MigTask> tasks) override;
+  void prepare(agent::MigTask task) override;
+  void execute() override;
+  void abandon() override;
+
+ private:
+  using Answer = std::function<void()>;
+  // Runs `work` on the worker with the driver open, and what it returns on T0.
+  void run(std::function<Answer(nvml::Session&)> work);
+
+  // On the worker.
+  [[nodiscard]] mig::Ports ports(nvml::Session& session);
+  [[nodiscard]] std::vector<mig::Report> recover_all(nvml::Session& session,
+                                                     const std::vector<std::string>& gpus);
+  [[nodiscard]] agent::MigChecked check_one(nvml::Session& session, const agent::MigTask& task);
+  [[nodiscard]] Answer finish_change(bool execute);
+
+  WorkerDriver& driver_;
+  host::EventLoop& loop_;
+  const MigAnswers answers_;
+  mig::Options options_;
+  nvml::NodeReset reset_;
+  host::NodeFiles files_;
+  host::FileLocks locks_;
+  host::SystemClock clock_;
+  host::SystemPause pause_;
+  std::unique_ptr<mig::Change> change_;  // the worker's
+};
+
+// What NVIDIA's MIG manager says in node labels, as a file (docs/formats.md): for nodes without an
+// API server, and for scripts.
+class MigStatusFile final : public ports::MigStatusBoard {
+ public:
+  MigStatusFile(std::string path, ports::HostFiles& files)
+      : path_(std::move(path)), files_(files) {}
+  void show(const ports::MigStatus& status) override;
+
+ private:
+  std::string path_;
+  ports::HostFiles& files_;
+};
+
+}  // namespace gpuslice::bin

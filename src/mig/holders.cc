@@ -1,0 +1,63 @@
+#include "mig/holders.h"
+
+#include <algorithm>
+
+namespace gpuslice::mig {
+namespace {
+
+// The instance that a device id names on this GPU; false if it names none of it. "GPU-…::3" is a
+// part of "GPU-…".
+bool locate(const GpuState& state, const std::string& id, Holder& holder) {
+  const std::string device = id.substr(0, id.find("::"));
+  if (device == state.gpu.uuid) return true;
+  for (const ports::GpuInstance& gi : state.instances)
+    for (const ports::ComputeInstance& ci : gi.cis)
+      if (ci.uuid == device) {
+        holder.gi = gi.id;
+        holder.ci = ci.id;
+        return true;
+      }
+  return false;
+}
+
+}  // namespace
+
+std::vector<Holder> pod_holders(const GpuState& state, const std::vector<ports::PodDevices>& pods) {
+  std::vector<Holder> out;
+  for (const ports::PodDevices& pod : pods)
+    for (const std::string& id : pod.ids) {
+      Holder holder;
+      holder.source = Holder::Source::kPod;
+      holder.pod_namespace = pod.pod_namespace;
+      holder.pod = pod.pod;
+      holder.container = pod.container;
+      holder.device = id;
+      if (locate(state, id, holder)) out.push_back(std::move(holder));
+    }
+  return out;
+}
+
+std::vector<Holder> ledger_holders(const GpuState& state, const std::vector<std::string>& ids) {
+  std::vector<Holder> out;
+  for (const std::string& id : ids) {
+    Holder holder;
+    holder.source = Holder::Source::kLedger;
+    holder.device = id;
+    if (locate(state, id, holder)) out.push_back(std::move(holder));
+  }
+  return out;
+}
+
+std::vector<Holder> merged(std::vector<Holder> first,
+                           const std::vector<std::vector<Holder>>& others) {
+  for (const std::vector<Holder>& list : others)
+    for (const Holder& holder : list) {
+      const bool told = std::any_of(first.begin(), first.end(), [&](const Holder& h) {
+        return h.device == holder.device && !h.device.empty();
+      });
+      if (!told) first.push_back(holder);
+    }
+  return first;
+}
+
+}  // namespace gpuslice::mig

@@ -1,0 +1,271 @@
+#include "hardware.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "sim/default_placement.h"
+
+namespace gpuslice::dst {
+namespace {
+
+constexpr sim::Caller kRoot{.admin = true, .client = sim::kNoClient};
+
+bool changes_something(std::string_view call) {
+  return call == "create_gi" || call == "destroy_gi" || call == "create_ci" ||
+         call == "destroy_ci" || call == "set_mig_mode" || call == "reset";
+}
+
+}  // namespace
+
+Hardware::Hardware(Random& random) {
+  constexpr std::array<const char*, 5> kBoards = {"A100-SXM4-40GB", "A30-24GB", "H100-80GB-SXM",
+                                                  "RTX-PRO-6000-Blackwell-96GB", "T4"};
+  sim::NodeOptions options;
+  options.virtual_clock = true;
+  options.seed = random.next();
+  options.gpus.clear();
+  const std::string board = kBoards[random.below(kBoards.size())];
+  const uint64_t count = 1 + random.below(8);
+  for (uint64_t i = 0; i < count; ++i) options.gpus.push_back({board, sim::Sweep::kPlain});
+  // One GPU without MIG beside the others.
+  if (random.chance(1, 4)) options.gpus.push_back({"T4", sim::Sweep::kPlain});
+  constexpr std::array<const char*, 3> kDrivers = {"550.90.07", "570.86.15", "580.65.06"};
+  options.driver = kDrivers[random.below(kDrivers.size())];
+  if (board.starts_with("RTX")) options.driver = "580.65.06";
+  auto made = sim::World::in_memory(options, sim::WriteHooks{});
+  CHECK(made.has_value(), "the world of a test cannot be made");
+  world_ = std::move(*made);
+  nvml_ = std::make_unique<sim::WorldNvml>(*world_);
+  nvml_->set_hooks({[this](std::string_view call, const std::string&) { return before(call); },
+                    [this](std::string_view, const std::string&) -> std::optional<Error> {
+                      count_call();
+                      return std::nullopt;
+                    }});
+  for (uint32_t i = 0; i < options.gpus.size(); ++i) {
+    const auto found = gpu::find_board(options.gpus[i].board);
+    if (!found || !(*found)->mig()) continue;
+    mig_board_ = *found;
+    ++mig_gpus_;
+  }
+}
+
+std::optional<Error> Hardware::before(std::string_view call) {
+  if (!in_change_) return std::nullopt;
+  count_call();
+  if (failing_changes_ == 0 || !changes_something(call)) return std::nullopt;
+  --failing_changes_;
+  return Error{failing_changes_ % 2 == 0 ? Code::kInUse : Code::kTimeout,
+               fmt::format("{}: injected", call),
+               {}};
+}
+
+void Hardware::count_call() {
+  if (!in_change_ || dies_in_ < 0) return;
+  if (dies_in_-- == 0) throw Died{};
+}
+
+Result<ports::Inventory> Hardware::inventory() {
+  ports::Inventory out;
+  TRY_ASSIGN(out.driver, nvml_->driver());
+  TRY_ASSIGN(const uint32_t count, nvml_->gpu_count());
+  for (uint32_t i = 0; i < count; ++i) {
+    auto gpu = nvml_->gpu(GpuIndex{i}, ports::Detail::kInventory);
+    if (gpu)
+      out.gpus.push_back(std::move(*gpu));
+    else
+      out.silent.push_back({GpuIndex{i}, std::move(gpu).error()});
+  }
+  return out;
+}
+
+std::vector<ports::Gpu> Hardware::gpus() {
+  // Lost ones as they are behind it.
+  std::vector<uint32_t> lost;
+  const auto state = world_->snapshot();
+  for (uint32_t i = 0; i < state->node.gpu_count; ++i)
+    if (state->gpus[i].lost != 0) lost.push_back(i);
+  const auto set = [&](uint8_t value) {
+    if (lost.empty()) return;
+    (void)world_->write([&](sim::State& s) {
+      for (const uint32_t i : lost) s.gpus[i].lost = value;
+      return true;
+    });
+  };
+  set(0);
+  sim::WorldNvml quiet(*world_);
+  std::vector<ports::Gpu> out;
+  for (uint32_t i = 0; i < state->node.gpu_count; ++i) {
+    auto gpu = quiet.gpu(GpuIndex{i}, ports::Detail::kInventory);
+    CHECK(gpu.has_value(), "a simulated GPU cannot be read");
+    out.push_back(std::move(*gpu));
+  }
+  set(1);
+  return out;
+}
+
+mig::GpuState Hardware::state_of(const ports::Gpu& gpu) {
+  sim::WorldNvml quiet(*world_);
+  auto state = mig::read_state(quiet, mig::name_of(gpu));
+  CHECK(state.has_value(), "a simulated GPU's MIG cannot be read");
+  return std::move(*state);
+}
+
+std::set<std::string> Hardware::uuids() {
+  std::set<std::string> out;
+  const auto state = world_->snapshot();
+  for (uint32_t g = 0; g < state->node.gpu_count; ++g) {
+    out.insert(state->gpus[g].uuid);
+    for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi)
+      for (uint8_t ci = 0; ci < sim::kMaxCis; ++ci)
+        if (state->gpus[g].gis[gi].live && state->gpus[g].gis[gi].cis[ci].live)
+          out.insert(sim::mig_uuid(*state, g, gi, ci));
+  }
+  return out;
+}
+
+uint64_t Hardware::generation(const std::string& uuid) {
+  const auto state = world_->snapshot();
+  for (uint32_t g = 0; g < state->node.gpu_count; ++g)
+    for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi)
+      for (uint8_t ci = 0; ci < sim::kMaxCis; ++ci) {
+        const sim::Gi& one = state->gpus[g].gis[gi];
+        if (one.live && one.cis[ci].live && sim::mig_uuid(*state, g, gi, ci) == uuid)
+          return one.cis[ci].generation;
+      }
+  return 0;
+}
+
+std::optional<uint16_t> Hardware::work(const std::string& uuid) {
+  const auto slot = sim::add_simulated_client(*world_, next_pid_++, "python3");
+  if (!slot) return std::nullopt;
+  const auto placed = world_->write([&](sim::State& s) {
+    for (uint32_t g = 0; g < s.node.gpu_count; ++g) {
+      uint8_t at_gi = sim::kNone;
+      uint8_t at_ci = sim::kNone;
+      bool found = s.gpus[g].uuid == uuid;
+      for (uint8_t gi = 0; gi < sim::kMaxGis && !found; ++gi)
+        for (uint8_t ci = 0; ci < sim::kMaxCis && !found; ++ci)
+          if (s.gpus[g].gis[gi].live && s.gpus[g].gis[gi].cis[ci].live &&
+              sim::mig_uuid(s, g, gi, ci) == uuid) {
+            at_gi = gi;
+            at_ci = ci;
+            found = true;
+          }
+      if (!found) continue;
+      s.clients[*slot].attached_gpus = uint32_t{1} << g;
+      for (sim::Work& one : s.works) {
+        if (one.used) continue;
+        one = {};
+        one.used = 1;
+        one.gpu = static_cast<uint8_t>(g);
+        one.gi = at_gi;
+        one.ci = at_ci;
+        one.client = *slot;
+        one.memory_bytes = 1 << 20;
+        return true;
+      }
+    }
+    return false;
+  });
+  if (placed.value_or(false)) return *slot;
+  (void)sim::kill_client(*world_, *slot);
+  return std::nullopt;
+}
+
+void Hardware::lose(uint32_t index) {
+  (void)world_->write([&](sim::State& s) {
+    s.gpus[index % s.node.gpu_count].lost = 1;
+    return true;
+  });
+}
+
+bool Hardware::restore_one() {
+  return world_
+      ->write([&](sim::State& s) {
+        for (uint32_t i = 0; i < s.node.gpu_count; ++i) {
+          if (s.gpus[i].lost == 0) continue;
+          s.gpus[i].lost = 0;
+          return true;
+        }
+        return false;
+      })
+      .value_or(false);
+}
+
+void Hardware::restore_all() {
+  while (restore_one()) {
+  }
+}
+
+void Hardware::reboot() {
+  (void)world_->write([](sim::State& s) {
+    sim::reboot(s);
+    return true;
+  });
+  drop_locks();
+}
+
+bool Hardware::foreign_change(Random& random) {
+  return world_
+      ->write([&](sim::State& s) {
+        const auto g = static_cast<uint32_t>(random.below(s.node.gpu_count));
+        sim::Gpu& gpu = s.gpus[g];
+        if (gpu.mig_current == 0 || gpu.lost != 0) return false;
+        for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi) {
+          if (!gpu.gis[gi].live || !random.chance(1, 2)) continue;
+          for (uint8_t ci = 0; ci < sim::kMaxCis; ++ci)
+            if (gpu.gis[gi].cis[ci].live &&
+                sim::destroy_ci(s, g, gi, ci, kRoot) != sim::Ret::kSuccess)
+              return true;  // somebody works on it: it stays
+          return sim::destroy_gi(s, g, gi, kRoot) == sim::Ret::kSuccess;
+        }
+        const gpu::Board& board = sim::board_of(s, g);
+        const gpu::Profile& profile = board.profiles[random.below(board.profiles.size())];
+        uint8_t made = 0;
+        return sim::create_gi(s, g, profile.id, std::nullopt, kRoot, made) == sim::Ret::kSuccess;
+      })
+      .value_or(false);
+}
+
+std::string Hardware::mig_config(uint32_t variant) const {
+  std::string out =
+      "version: v1\nmig-configs:\n  off:\n  - devices: all\n    mig-enabled: false\n"
+      "  typo:\n  - devices: all\n    mig-enabled: true\n    mig-devices: {9g.99gb: 1}\n";
+  if (mig_board_ == nullptr) return out;
+  const gpu::Profile* small = &mig_board_->profiles.front();
+  const gpu::Profile* big = small;
+  for (const gpu::Profile& profile : mig_board_->profiles)
+    if (profile.slices > big->slices) big = &profile;
+  const uint32_t most = small->max_instances;
+  const auto label = [&](const char* name, const char* devices, const gpu::Profile& profile,
+                         uint32_t n) {
+    return fmt::format(
+        "  {}:\n  - devices: {}\n    mig-enabled: true\n    mig-devices: {{{}: {}}}\n", name,
+        devices, profile.name, n);
+  };
+  out += label("small", "all", *small, most - variant % 2);
+  out += label("one", "all", *small, 1 + variant % 2);
+  out += label("big", "all", *big, 1);
+  out += label("first", "[0]", *small, 2);
+  out += label("toomany", "all", *small, most + 1);
+  return out;
+}
+
+Result<std::unique_ptr<ports::Locks::Held>> Hardware::take(const std::string& path) {
+  if (!locked_.insert(path).second)
+    return fail(Code::kInUse, "busy, by PID 4242, since 2026-11-24T10:00:00Z");
+  struct Lock final : Held {
+    std::set<std::string>* all = nullptr;
+    std::string path;
+    ~Lock() override { all->erase(path); }
+  };
+  auto lock = std::make_unique<Lock>();
+  lock->all = &locked_;
+  lock->path = path;
+  return lock;
+}
+
+}  // namespace gpuslice::dst

@@ -1,0 +1,91 @@
+#pragma once
+
+// The hardware of a node on virtual time: a simulated world in memory behind the ports, one
+// question at a time as the NVML worker answers them, and what is done to it on purpose.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/mig_runner.h"
+#include "base/random.h"
+#include "ports/driver.h"
+#include "sim/mig.h"
+#include "sim/nvml_port.h"
+#include "sim/world.h"
+
+namespace gpuslice::dst {
+
+// The agent has died inside a change of MIG.
+struct Died {};
+
+class Hardware final : public ports::Locks, public ports::Pause {
+ public:
+  explicit Hardware(Random& random);
+
+  // --- as the driver shows it
+  [[nodiscard]] Result<ports::Inventory> inventory();
+  [[nodiscard]] sim::WorldNvml& nvml() { return *nvml_; }
+
+  // --- as it is, without a fault
+  [[nodiscard]] std::vector<ports::Gpu> gpus();
+  [[nodiscard]] mig::GpuState state_of(const ports::Gpu& gpu);
+  // GPUs and MIG devices that are there, by UUID.
+  [[nodiscard]] std::set<std::string> uuids();
+  // Names one making of a MIG device; 0 where there is none of that UUID.
+  [[nodiscard]] uint64_t generation(const std::string& uuid);
+
+  // --- who computes
+  // On the GPU or the MIG device of this UUID, until end_work().
+  [[nodiscard]] std::optional<uint16_t> work(const std::string& uuid);
+  void end_work(uint16_t client) { (void)sim::kill_client(*world_, client); }
+
+  // --- faults
+  void lose(uint32_t index);
+  [[nodiscard]] bool restore_one();
+  void restore_all();
+  void reboot();
+  // Another program makes or destroys an instance that nobody uses. The UUIDs that are gone.
+  [[nodiscard]] bool foreign_change(Random& random);
+  void fail_changes(int calls) { failing_changes_ = calls; }
+  // The agent dies at this call of NVML inside a change, counted from now.
+  void die_in_change(int calls) { dies_in_ = calls; }
+  [[nodiscard]] bool about_to_die() const { return dies_in_ >= 0; }
+  void count_call();  // of a port inside a change: throws Died when it is the one
+  void in_change(bool on) {
+    in_change_ = on;
+    if (!on) dies_in_ = -1;
+  }
+
+  // --- the labels of a configuration that fits the boards
+  [[nodiscard]] std::string mig_config(uint32_t variant) const;
+
+  // Ports of a change.
+  [[nodiscard]] Result<std::unique_ptr<Held>> take(const std::string& path) override;
+  void wait(Duration duration) override { waited_ += duration; }
+  // How long the change has waited since the last call.
+  [[nodiscard]] Duration waited() { return std::exchange(waited_, Duration{}); }
+  void drop_locks() { locked_.clear(); }
+
+ private:
+  [[nodiscard]] std::optional<Error> before(std::string_view call);
+
+  std::unique_ptr<sim::World> world_;
+  std::unique_ptr<sim::WorldNvml> nvml_;
+  const gpu::Board* mig_board_ = nullptr;
+  uint32_t mig_gpus_ = 0;
+  std::set<std::string> locked_;
+  Duration waited_{};
+  bool in_change_ = false;
+  int dies_in_ = -1;
+  int failing_changes_ = 0;
+  int32_t next_pid_ = 5000;
+};
+
+}  // namespace gpuslice::dst
