@@ -22,7 +22,11 @@ bool ConfigKeeper::look() {
     if (problem_ != why) say_bad(why);
     seen_.reset();
   }
-  // Nothing in force yet and the file is bad: what worked last time.
+  return fall_back();
+}
+
+// Nothing in force yet and the newest text is bad: what worked last time, tried once.
+bool ConfigKeeper::fall_back() {
   if (in_force_ || tried_last_good_ || source_.last_good_path.empty()) return false;
   tried_last_good_ = true;
   auto last = files_.read(source_.last_good_path, config::kMaxFileBytes);
@@ -84,6 +88,7 @@ void ConfigKeeper::accept() {
 void ConfigKeeper::refuse(const Error& why) {
   candidate_.reset();
   say_bad(why.text());
+  (void)fall_back();
 }
 
 void ConfigKeeper::say_bad(const std::string& why) {

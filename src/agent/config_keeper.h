@@ -35,7 +35,8 @@ class ConfigKeeper {
   [[nodiscard]] const std::optional<config::Effective>& candidate() const { return candidate_; }
   // The candidate holds on this node: it is in force and becomes the last good one.
   void accept();
-  // It does not: what is in force stays.
+  // It does not: what is in force stays; if nothing is, the last good text may be the next
+  // candidate.
   void refuse(const Error& why);
 
   // In force; nothing before the first good one.
@@ -57,6 +58,7 @@ class ConfigKeeper {
     bool is_last_good = false;
   };
   bool consider(Text text);
+  bool fall_back();
   void say_bad(const std::string& why);
 
   ConfigSource source_;
