@@ -473,7 +473,7 @@ TEST_F(DeskTest, AnswersForMigDevicesAndTheirReplicas) {
 TEST_F(DeskTest, ReplicasOfOneDeviceAreRefusedWhereTheyMustBeDistinct) {
   AnswerRules rules;
   rules.require_distinct = true;
-  desk.set_tables(make_device_table(gpus(2), shared(2), {}).value(), rules);
+  put(make_device_table(gpus(2), shared(2), {}).value(), rules);
   EXPECT_TRUE(allocate({uuid(0) + "::0", uuid(1) + "::0"}).has_value());
   EXPECT_EQ(
       allocate({uuid(0) + "::0", uuid(0) + "::1"}).error().message,
