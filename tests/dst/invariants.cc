@@ -35,11 +35,12 @@ std::string offered_twice(NodeModel& node) {
   return "";
 }
 
-// 2. No device is offered that is not there, or was not when the agent last looked.
+// 2. No device is offered that is not there, or was not when the agent last looked. (What a lost
+// GPU had is listed, unhealthy, as it was last seen.)
 std::string offered_ghost(NodeModel& node) {
   for (const auto& [resource, list] : node.published())
     for (const ports::Device& device : list->devices)
-      if (!node.may_be_offered(base_of(device.id)))
+      if (device.healthy && !node.may_be_offered(base_of(device.id)))
         return fmt::format("{} offers {}, which is no device of this node", resource, device.id);
   return "";
 }
@@ -131,9 +132,12 @@ std::string layout_in_the_end(NodeModel& node) {
     const mig::GpuState there = node.hardware().state_of(gpus[index]);
     const auto holders = mig::merged(mig::process_holders(there), {mig::pod_holders(there, pods)});
     const mig::Decision decision = mig::decide(there, one, holders);
-    refused = refused || decision.refusal.has_value();
-    impossible = impossible || (decision.refusal && decision.refusal->error.code != Code::kInUse);
-    if (decision.plan && !decision.plan->nothing_to_do())
+    // What only shows with MIG on was tried, and undone.
+    const bool tried = decision.plan && decision.plan->provisional;
+    refused = refused || tried || decision.refusal.has_value();
+    impossible =
+        impossible || tried || (decision.refusal && decision.refusal->error.code != Code::kInUse);
+    if (decision.plan && !tried && !decision.plan->nothing_to_do())
       missing = fmt::format("GPU {} is {}, and label {} wants another layout", index,
                             mig::layout_text(there.layout(), there), node.mig_label());
   }
