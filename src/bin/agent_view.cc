@@ -77,6 +77,27 @@ void add_resource_families(const View& view, std::vector<Family>& out) {
   }
 }
 
+void add_mig_families(const agent::AgentStatus& status, std::vector<Family>& out) {
+  Family state{"gpuslice_mig_state",
+               "The MIG layout that is wanted, and what became of it: 1 for the state it is in.",
+               Type::kGauge,
+               {},
+               {}};
+  if (!status.mig.label.empty())
+    for (const char* name : {"pending", "success", "failed", "rebooting"})
+      state.samples.push_back(
+          {{{"config", status.mig.label}, {"state", name}}, status.mig.state == name ? 1.0 : 0.0});
+  Family changes{"gpuslice_mig_changes_total",
+                 "Changes of a GPU's MIG layout, by how they ended.",
+                 Type::kCounter,
+                 {},
+                 {}};
+  for (const auto& [end, count] : status.mig_counts.changes)
+    changes.samples.push_back({{{"end", end}}, static_cast<double>(count)});
+  for (Family* family : {&state, &changes})
+    if (!family->samples.empty()) out.push_back(std::move(*family));
+}
+
 std::vector<Family> make_families(const View& view) {
   const agent::AgentStatus& status = view.status;
   std::vector<Family> out;
@@ -124,6 +145,7 @@ std::vector<Family> make_families(const View& view) {
                  Type::kGauge,
                  {{{}, view.driver_busy_seconds}},
                  {}});
+  add_mig_families(status, out);
   out.push_back(one("gpuslice_reconciles_total",
                     "Times that the agent compared what is with what is wanted.", Type::kCounter,
                     status.reconciles));
@@ -202,6 +224,9 @@ WebState make_web_state(const View& view) {
                         status.config_from.empty() ? "defaults" : status.config_from,
                         status.config_generation);
   state.page.problem = status.config_problem;
+  if (!status.mig.label.empty())
+    state.page.mig = fmt::format("label {}: {}", status.mig.label, status.mig.state);
+  state.page.mig_problem = status.mig.reason;
   add_gpus(view, state.page);
   add_slices_and_pods(view, state.page);
   return state;

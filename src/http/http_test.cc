@@ -210,6 +210,8 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
   model.state = "ready";
   model.configuration = "/etc/<gpuslice>.yaml, generation 2";
   model.problem = "a.yaml:3:5: 'replica' & more";
+  model.mig = "label mixed: failed";
+  model.mig_problem = "GPU 0: <held>";
   model.gpus = {{0, "GPU-1", "NVIDIA A100", "healthy", 12, 40960, 37},
                 {1, "GPU-2", "NVIDIA A100", "XID 79", 0, 40960, std::nullopt}};
   model.slices = {{"nvidia.com/gpu", "GPU-1::0", "0", "healthy", "default/pod-0"},
@@ -223,6 +225,7 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
   has("<meta http-equiv=refresh content=5>");
   has("configuration: /etc/&lt;gpuslice&gt;.yaml, generation 2");
   has("<p class=problem>a.yaml:3:5: &#39;replica&#39; &amp; more</p>");
+  has("<p class=facts>MIG: label mixed: failed</p>\n<p class=problem>GPU 0: &lt;held&gt;</p>");
   has("<h2>GPUs (2)</h2>");
   has("<p class=good>ready</p>");
   has("<meter max=40960 value=12></meter>12 / 40960 MiB</span></td>");

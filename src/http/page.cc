@@ -212,6 +212,9 @@ std::string page(const PageModel& model) {
   if (!model.problem.empty()) {
     add(out, "<p class=problem>{}</p>\n", html_escape(model.problem));
   }
+  if (!model.mig.empty()) add(out, "<p class=facts>MIG: {}</p>\n", html_escape(model.mig));
+  if (!model.mig_problem.empty())
+    add(out, "<p class=problem>{}</p>\n", html_escape(model.mig_problem));
   add_gpus(out, model);
   add_pods(out, model);
   add_slices(out, model);

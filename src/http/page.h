@@ -46,6 +46,8 @@ struct PageModel {
   std::string state;          // "ready", or why not
   std::string configuration;  // where it comes from, and its generation
   std::string problem;        // the last configuration error, or empty
+  std::string mig;            // which layout is wanted and what became of it; empty: none is
+  std::string mig_problem;    // why the GPUs are not as wanted, or empty
   std::vector<PageGpu> gpus;
   std::vector<PageSlice> slices;
   std::vector<PagePod> pods;
