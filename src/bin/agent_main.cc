@@ -22,11 +22,14 @@
 #include "bin/agent_view.h"
 #include "bin/agent_web.h"
 #include "bin/hook_main.h"
+#include "bin/node_labels.h"
 #include "bin/version.h"
 #include "host/event_loop.h"
 #include "host/node_host.h"
 #include "host/path_watch.h"
 #include "host/signals.h"
+#include "kube/https_transport.h"
+#include "kube/node_kube.h"
 #include "kubelet/node_kubelet.h"
 #include "kubelet/socket_path.h"
 
@@ -66,6 +69,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
 
  private:
   [[nodiscard]] std::unique_ptr<WorkerMig> make_mig();
+  void begin_kube();
   void reconcile_soon();
   void reconcile();
   void watch_sockets();
@@ -94,7 +98,9 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::unique_ptr<kubelet::NodeKubelet> kubelet_;
   std::unique_ptr<WorkerMig> mig_;
   MigStatusFile mig_status_;
+  std::unique_ptr<NodeLabels> node_labels_;
   std::unique_ptr<agent::Agent> agent_;
+  std::unique_ptr<kube::NodeKube> kube_;
   std::unique_ptr<AgentWeb> web_;
   std::unique_ptr<host::Signals> signals_;
   std::unique_ptr<host::PathWatch> config_watch_;
@@ -151,7 +157,27 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
   agent::AgentPorts ports{files_, clock_, driver_, *kubelet_};
   ports.mig = mig_.get();
   ports.mig_status = &mig_status_;
-  agent_ = std::make_unique<agent::Agent>(agent_options(setup_), ports, log_);
+  agent::AgentOptions mine = agent_options(setup_);
+  if (setup_.kube) {
+    node_labels_ = std::make_unique<NodeLabels>(
+        loop_, log_, [this](const Status& status) { agent_->on_labels_applied(status); });
+    mine.labels.apply = [this](const agent::Labels& labels) { node_labels_->want(labels); };
+  }
+  agent_ = std::make_unique<agent::Agent>(std::move(mine), ports, log_);
+  if (setup_.kube) begin_kube();
+}
+
+void NodeAgent::begin_kube() {
+  kube::NodeKube::Options options;
+  options.node = setup_.node;
+  options.post = [this](std::function<void()> work) {
+    CHECK(loop_.post(std::move(work)),
+          "the event loop has no room for an answer of the API server");
+  };
+  options.seed = std::random_device()();
+  kube_ = std::make_unique<kube::NodeKube>(std::move(options), kube::https_transport(*setup_.kube),
+                                           *node_labels_);
+  node_labels_->begin(*kube_);
 }
 
 std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
@@ -206,6 +232,8 @@ bool NodeAgent::stop() {
   signals_.reset();
   next_reconcile_.reset();
   ledger_due_.reset();
+  if (node_labels_) node_labels_->end();
+  kube_.reset();
   // Streams and sockets go whatever the driver does. The agent itself stays while a change of MIG
   // may ask it what was given out; one that does not end in time is left to its journal.
   if (agent_) agent_->leave();

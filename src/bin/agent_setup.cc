@@ -125,11 +125,44 @@ Result<agent::LabelsTo> labels_to(const AgentCommand& command) {
     return agent::LabelsTo::kNowhere;
   if (command.labels_to == "nfd-file") return agent::LabelsTo::kNfdFile;
   if (command.labels_to == "stdout") return agent::LabelsTo::kStdout;
-  if (command.labels_to == "node")
-    return fail(Code::kUsage,
-                "agent: --labels-to node: this version does not write to the API server yet; write "
-                "--labels-to nfd-file and let Node Feature Discovery set them");
+  if (command.labels_to == "node") return agent::LabelsTo::kNode;
   return agent::LabelsTo::kNowhere;
+}
+
+std::string variable(char** environment, std::string_view name) {
+  for (char** entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    if (text.starts_with(name) && text.substr(name.size()).starts_with('='))
+      return std::string(text.substr(name.size() + 1));
+  }
+  return {};
+}
+
+// A flag about the API server, else its variable.
+std::string said_of_kube(const AgentCommand& command, const std::string& flag, char** environment,
+                         std::string_view name) {
+  const auto said = command.kube.find(flag);
+  return said != command.kube.end() ? said->second : variable(environment, name);
+}
+
+Status set_kube(const AgentCommand& command, char** environment, AgentSetup& setup) {
+  if (setup.labels_to != agent::LabelsTo::kNode) return {};
+  if (command.no_kube)
+    return fail(Code::kUsage, "agent: --labels-to node and --no-kube: only one of them can hold");
+  setup.node = said_of_kube(command, "node-name", environment, "NODE_NAME");
+  if (setup.node.empty())
+    return fail(Code::kUsage,
+                "agent: --labels-to node: which node this is is not known; write --node-name, or "
+                "give NODE_NAME from the pod's spec.nodeName");
+  const std::string config = said_of_kube(command, "kubeconfig", environment, "KUBECONFIG");
+  if (!config.empty()) {
+    TRY_ASSIGN(setup.kube, kube::load_kubeconfig(config));
+    return {};
+  }
+  TRY_ASSIGN(setup.kube, kube::in_cluster_account(variable(environment, "KUBERNETES_SERVICE_HOST"),
+                                                  variable(environment, "KUBERNETES_SERVICE_PORT"),
+                                                  std::string(kube::kServiceAccountDir)));
+  return {};
 }
 
 // CDI specs are the host's: with --root, whose driver files are the host's too, they lie below it.
@@ -178,6 +211,7 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
     setup.kubelet_dir.pop_back();
   }
   TRY_ASSIGN(setup.labels_to, labels_to(command));
+  TRY(set_kube(command, environment, setup));
   TRY(set_cdi(command, setup));
   setup.require_distinct = command.require_distinct;
   return setup;

@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "bin/agent_flags.h"
 #include "bin/places.h"
+#include "kube/account.h"
 
 namespace gpuslice::bin {
 
@@ -29,6 +30,8 @@ struct AgentSetup {
   agent::PartitionOptions partition;
   bool changes_mig = true;  // the role mig
   Places places;
+  std::optional<kube::Account> kube;  // where something is asked of the API server
+  std::string node;                   // the own Node's name, with `kube`
 };
 
 // kUsage or kInvalidConfig when what was said does not hold together.

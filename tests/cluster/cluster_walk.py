@@ -19,7 +19,7 @@ from collections import Counter
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
-from api_client import ApiClient  # noqa: E402
+from api_client import NAMESPACE, RBAC, ApiClient  # noqa: E402
 from cluster import NODE, WORK_IMAGE, Cluster  # noqa: E402
 from node_under_test import Failure, config_map_data, eventually  # noqa: E402
 
@@ -57,10 +57,13 @@ class Agent:
     def start(self, cdi=True):
         # As on a node without NVIDIA's toolkit: containerd brings the driver in, by our specs. The simulated library
         # finds its world below /run/gpuslice-sim.
-        strategy = ("--device-list-strategy", "cdi-cri", "--cdi-extra-mount", f"{self.root}:/run/gpuslice-sim:rw") if cdi else ()
+        strategy = ("--device-list-strategy", "cdi-cri", "--cdi-extra-mount", f"{self.root}:/run/gpuslice-sim:rw") if cdi else ("--no-kube",)
+        if cdi:
+            self.cluster.apply(RBAC.read_text())
+            account = self.cluster.write_kubeconfig("agent", self.cluster.kubectl("create", "token", "gpuslice", "-n", NAMESPACE).strip())
+            strategy += ("--labels-to", "node", "--node-name", NODE, "--kubeconfig", account)
         self.cluster.start("agent", self.bin / "gpuslice", "agent", "--root", self.root, "--config", self.config,
-                           "--state-dir", self.cluster.dir / "agent" / "state", "--run-dir", "/run/gpuslice", "--listen", PAGE,
-                           "--no-kube", *strategy)
+                           "--state-dir", self.cluster.dir / "agent" / "state", "--run-dir", "/run/gpuslice", "--listen", PAGE, *strategy)
 
     def metric(self, name):
         """The sum of a metric's values, or None."""
@@ -159,6 +162,23 @@ class Walk:
         same("pods", {name: pod["metadata"]["uid"] for name, pod in now.items()}, self.uids)
         same("restarts", sum(pod["status"]["containerStatuses"][0]["restartCount"] for pod in now.values()), 0)
 
+    def labels(self):
+        print("\nLabels on the Node (--labels-to node)", flush=True)
+        expected = {"nvidia.com/gpu.count": "4", "nvidia.com/gpu.replicas": "4", "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB-SHARED",
+                    "nvidia.com/gpu.sharing-strategy": "time-slicing"}
+        self.check("four GPUs, four replicas, shared", lambda: self.labelled(expected, 10))
+        self.cluster.kubectl("label", "--overwrite", "node", NODE, "nvidia.com/gpu.count=7", "nvidia.com/gpu.replicas-")
+        self.check("what somebody took away or changed is put right", lambda: self.labelled(expected, 60))
+
+    def labelled(self, expected, seconds):
+        def seen():
+            labels = self.cluster.get("node", NODE)["metadata"]["labels"]
+            return {key: labels.get(key) for key in expected}
+        try:
+            eventually("", lambda: seen() == expected, seconds)
+        except Failure:
+            raise Failure(f"labels: expected {expected}, seen {seen()}") from None
+
     def kubelet_restarts(self):
         print("\nThe kubelet is restarted under it", flush=True)
         before = self.registrations()
@@ -210,6 +230,7 @@ class Walk:
         self.time_slicing()
         self.eight_pods()
         self.eight_pods_by_cdi()
+        self.labels()
         self.kubelet_restarts()
         self.agent_restarts()
         self.health()

@@ -1,0 +1,59 @@
+#pragma once
+
+// Keeps the own Node's labels in the API server as the agent wants them: once the node was seen,
+// again when somebody changed one of them or the node is another one, and again after a failure.
+// T0.
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "host/event_loop.h"
+#include "ports/kube.h"
+
+namespace gpuslice::bin {
+
+// Between two applies of the same labels: somebody else who wants them otherwise is not raced.
+inline constexpr Duration kLabelsPause = std::chrono::seconds(30);
+
+class NodeLabels final : public ports::KubeEvents {
+ public:
+  using Labels = std::map<std::string, std::string>;
+  // `applied`: what became of it, also of what was done again.
+  NodeLabels(host::EventLoop& loop, Log& log, std::function<void(const Status&)> applied)
+      : loop_(loop), log_(log), applied_(std::move(applied)) {}
+
+  // `kube` is asked until end().
+  void begin(ports::KubeApi& kube);
+  void end() {
+    kube_ = nullptr;
+    pause_.reset();
+  }
+  void want(const Labels& labels);
+
+  void on_node(std::optional<ports::NodeObject> node) override;
+  void on_config_map(const ports::ObjectName&, std::optional<ports::ConfigMapObject>) override {}
+  void on_pods(ports::PodList) override {}
+  void on_kube_reachable(Status status) override;
+  void on_labels_applied(Status status) override;
+  void on_node_patched(Status) override {}
+  void on_evicted(const ports::ObjectName&, Status) override {}
+
+ private:
+  void go();
+  [[nodiscard]] bool shown() const;
+
+  host::EventLoop& loop_;
+  Log& log_;
+  std::function<void(const Status&)> applied_;
+  ports::KubeApi* kube_ = nullptr;
+  std::optional<Labels> wanted_;
+  std::optional<Labels> sent_;  // last applied, or under way; nothing: has to be sent
+  bool under_way_ = false;
+  std::optional<ports::NodeObject> node_;
+  host::EventLoop::Token pause_;
+};
+
+}  // namespace gpuslice::bin

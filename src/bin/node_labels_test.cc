@@ -1,0 +1,80 @@
+#include "bin/node_labels.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace gpuslice::bin {
+namespace {
+
+class Api final : public ports::KubeApi {
+ public:
+  void watch_node() override { watching = true; }
+  Status watch_config_map(const ports::ObjectName&) override { return {}; }
+  void unwatch_config_map(const ports::ObjectName&) override {}
+  void watch_pods() override {}
+  void apply_labels(ports::NodeLabels labels) override { applied.push_back(labels.labels); }
+  void patch_node(ports::NodePatch) override {}
+  void evict(const ports::ObjectName&, std::string) override {}
+  void record(ports::KubeEvent) override {}
+  ports::KubeCounts counts() const override { return {}; }
+  bool watching = false;
+  std::vector<NodeLabels::Labels> applied;
+};
+
+class NodeLabelsTest : public ::testing::Test {
+ protected:
+  NodeLabelsTest() { labels.begin(api); }
+  static ports::NodeObject node(const std::string& uid, const NodeLabels::Labels& shown) {
+    return {"n", uid, "1", shown, {}, false};
+  }
+  const NodeLabels::Labels one{{"a", "1"}};
+  const NodeLabels::Labels two{{"a", "2"}};
+  std::unique_ptr<host::EventLoop> loop = std::move(*host::EventLoop::create());
+  Log log{[](std::string_view) {}, [] { return WallTime(); }};
+  int told = 0;
+  Api api;
+  NodeLabels labels{*loop, log, [this](const Status&) { ++told; }};
+};
+
+TEST_F(NodeLabelsTest, WaitsForTheNodeAndSendsTheNewestOnly) {
+  EXPECT_TRUE(api.watching);
+  labels.want(one);
+  labels.want(two);
+  EXPECT_TRUE(api.applied.empty());
+  labels.on_node(node("u", {}));
+  EXPECT_EQ(api.applied, (std::vector{two}));
+  labels.want(one);
+  labels.on_node(node("u", {}));
+  EXPECT_EQ(api.applied.size(), 1U);  // one at a time
+  labels.on_labels_applied({});
+  EXPECT_EQ(api.applied, (std::vector{two, one}));
+  labels.on_labels_applied({});
+  labels.on_node(node("u", one));
+  labels.want(one);
+  EXPECT_EQ(api.applied.size(), 2U);  // nothing changed: nothing is written
+  EXPECT_EQ(told, 2);
+}
+
+TEST_F(NodeLabelsTest, AnotherNodeOfTheNameIsLabelledAnew) {
+  labels.on_node(node("u", {}));
+  labels.want(one);
+  labels.on_labels_applied({});
+  labels.on_node(node("u", one));
+  labels.on_node(std::nullopt);
+  labels.on_node(node("v", {}));
+  EXPECT_EQ(api.applied, (std::vector{one, one}));
+}
+
+TEST_F(NodeLabelsTest, AFailureIsToldAndWaited) {
+  labels.on_node(node("u", {}));
+  labels.want(one);
+  labels.on_labels_applied(fail(Code::kUnavailable, "no"));
+  EXPECT_EQ(told, 1);
+  EXPECT_EQ(api.applied.size(), 1U);
+  labels.on_node(node("u", {}));  // news of the node: tried again
+  EXPECT_EQ(api.applied.size(), 2U);
+}
+
+}  // namespace
+}  // namespace gpuslice::bin
