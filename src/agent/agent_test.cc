@@ -540,6 +540,17 @@ TEST_F(DeskTest, TheLedgerFollowsTheKubeletAfterAGrace) {
   EXPECT_TRUE(desk.held()["nvidia.com/gpu"].empty());
 }
 
+// A change of MIG must not wait for a pod that has ended, nor pass over one that is starting.
+TEST_F(DeskTest, WhatTheKubeletNamedOnceItNamesAsLongAsItIsHeld) {
+  put(make_device_table(gpus(1), shared(3), {}).value(), {});
+  constexpr Duration kGrace = std::chrono::seconds(30);
+  ASSERT_TRUE(allocate({uuid(0) + "::0"}).has_value());
+  EXPECT_TRUE(may_be_unlisted(desk.ledger().at(0), now, kGrace));
+  EXPECT_FALSE(may_be_unlisted(desk.ledger().at(0), now + kGrace, kGrace));
+  desk.reconcile({{"default", "p", "c", "nvidia.com/gpu", {uuid(0) + "::0"}}}, kGrace);
+  EXPECT_FALSE(may_be_unlisted(desk.ledger().at(0), now, kGrace));
+}
+
 TEST_F(DeskTest, AWithdrawalAndAnAllocateCannotPassEachOther) {
   const DeviceTable many = make_device_table(gpus(1), shared(8), {}).value();
   const DeviceTable few = make_device_table(gpus(1), shared(2), {}).value();

@@ -24,6 +24,10 @@ class AllocationDesk::Service final : public ports::PluginService {
   std::string resource_;
 };
 
+bool may_be_unlisted(const LedgerEntry& entry, MonotonicTime now, Duration grace) {
+  return !entry.confirmed && now - entry.since < grace;
+}
+
 AllocationDesk::AllocationDesk(Now now, uint64_t seed) : now_(std::move(now)), random_(seed) {}
 AllocationDesk::~AllocationDesk() = default;
 
@@ -172,7 +176,7 @@ void AllocationDesk::reconcile(const std::vector<ports::PodDevices>& pods, Durat
       if (is_named) {
         entry->second.confirmed = true;
         ++entry;
-      } else if (!entry->second.confirmed && now - entry->second.since < grace) {
+      } else if (may_be_unlisted(entry->second, now, grace)) {
         ++entry;
       } else {
         entry = entries.erase(entry);

@@ -43,6 +43,10 @@ struct LedgerEntry {
   bool confirmed = false;  // the kubelet's pod-resources have named it
 };
 
+// True while the kubelet may not name it yet although a pod has it: it lists a pod shortly after
+// its Allocate. What it named once, or had the time to, and does not name now has been given back.
+[[nodiscard]] bool may_be_unlisted(const LedgerEntry& entry, MonotonicTime now, Duration grace);
+
 class AllocationDesk {
  public:
   // Ids in the ledger; more are not remembered (and counted).
@@ -69,8 +73,7 @@ class AllocationDesk {
   // Ledger entries read from disk at start; they count until the kubelet says otherwise.
   void restore(const std::vector<LedgerEntry>& entries);
   // What the kubelet says is held: entries that it names are confirmed or added; entries that it
-  // does not name are released, except those younger than `grace` (the kubelet lists a pod shortly
-  // after its Allocate).
+  // does not name are released, except those that it may not list yet.
   void reconcile(const std::vector<ports::PodDevices>& pods, Duration grace);
 
   struct Counts {

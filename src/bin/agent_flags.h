@@ -20,9 +20,8 @@ struct AgentCommand {
   std::string mig_config;
   std::string mig_label;
   std::string mig_label_file;
-  std::string mig_wait;            // "10m"
-  std::string mig_reboot_command;  // "" for never
-  std::string state_dir;           // "" when not said: see places_below()
+  std::string mig_wait;   // "10m"
+  std::string state_dir;  // "" when not said: see places_below()
   std::string run_dir;
   std::string log_level = "info";
   std::string log_form = "text";

@@ -183,10 +183,13 @@ void NodeAgent::begin_kube() {
 std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
   // What was given out is asked for on the worker; the agent outlives the worker's work.
   LedgerSource ledger = [this] {
-    std::vector<std::string> ids;
+    std::vector<GivenOut> given_out;
+    const MonotonicTime now = clock_.now();
+    const Duration grace = agent::AgentOptions{}.allocation_grace;
     const std::vector<agent::LedgerEntry> entries = agent_->ledger();
-    for (const agent::LedgerEntry& entry : entries) ids.push_back(entry.id);
-    return ids;
+    for (const agent::LedgerEntry& entry : entries)
+      given_out.push_back({entry.id, agent::may_be_unlisted(entry, now, grace)});
+    return given_out;
   };
   MigAnswers answers;
   answers.recovered = [this](std::vector<mig::Report> reports) {

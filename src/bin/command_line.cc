@@ -89,8 +89,6 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
                  "a file that holds the label; written again, it is tried again");
   app.add_option("--mig-wait", agent.mig_wait,
                  "how long a change waits for pods that hold what must go, such as 10m (0s)");
-  app.add_option("--mig-reboot-command", agent.mig_reboot_command,
-                 "run once by a shell when a mode change needs a reboot; without it that is told");
   app.add_option(
       "--state-dir", agent.state_dir,
       "where journals and the last good configuration are kept (/var/lib/gpuslice; below "

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <future>
+#include <optional>
+#include <utility>
 
 #include "agent/ledger_file.h"
 #include "host/node_host.h"
@@ -16,9 +18,10 @@ namespace {
 
 constexpr size_t kMaxLedgerBytes = 64 * 1024 * 1024;
 
-Result<std::vector<ports::PodDevices>> ask_kubelet(const std::string& kubelet_dir) {
+// Nothing where no kubelet serves them.
+Result<std::optional<std::vector<ports::PodDevices>>> ask_kubelet(const std::string& kubelet_dir) {
   const std::string socket = kubelet_dir + "/pod-resources/kubelet.sock";
-  if (::access(socket.c_str(), F_OK) != 0) return std::vector<ports::PodDevices>{};
+  if (::access(socket.c_str(), F_OK) != 0) return std::nullopt;
   kubelet::Client client;
   std::promise<Result<std::vector<ports::PodDevices>>> answer;
   client.list_pods(socket, [&](Result<std::vector<ports::PodDevices>> pods) {
@@ -29,7 +32,7 @@ Result<std::vector<ports::PodDevices>> ask_kubelet(const std::string& kubelet_di
     return fail(Code::kUnavailable,
                 "{}: which pods hold devices cannot be asked: {}; nothing is changed", socket,
                 pods.error().message);
-  return pods;
+  return std::move(*pods);
 }
 
 // NVML's processes with what /proc knows of them, and the pod where only one holds the instance.
@@ -59,24 +62,29 @@ std::vector<mig::Holder> of_processes(const mig::GpuState& state,
 
 }  // namespace
 
-std::vector<std::string> ledger_of_file(const std::string& root, const std::string& path) {
-  std::vector<std::string> out;
+std::vector<GivenOut> ledger_of_file(const std::string& root, const std::string& path) {
+  std::vector<GivenOut> out;
   host::NodeFiles files(root);
   const auto text = files.read(path, kMaxLedgerBytes);
   if (!text) return out;
   const auto entries = agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{});
   if (!entries) return out;
-  for (const agent::LedgerEntry& entry : *entries) out.push_back(entry.id);
+  for (const agent::LedgerEntry& entry : *entries) out.push_back({entry.id});
   return out;
 }
 
 mig::HolderSource holder_source(std::string kubelet_dir, LedgerSource ledger) {
   return [kubelet_dir = std::move(kubelet_dir), ledger = std::move(ledger)](
              const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
-    TRY_ASSIGN(const std::vector<ports::PodDevices> pods, ask_kubelet(kubelet_dir));
-    const std::vector<mig::Holder> by_pods = mig::pod_holders(state, pods);
-    return mig::merged(of_processes(state, by_pods),
-                       {by_pods, mig::ledger_holders(state, ledger())});
+    // The ledger first: what the kubelet named by then, and does not name now, has ended.
+    const std::vector<GivenOut> given_out = ledger();
+    TRY_ASSIGN(const auto pods, ask_kubelet(kubelet_dir));
+    std::vector<std::string> ids;
+    for (const GivenOut& one : given_out)
+      if (!pods || one.unlisted) ids.push_back(one.id);
+    std::vector<mig::Holder> by_pods;
+    if (pods) by_pods = mig::pod_holders(state, *pods);
+    return mig::merged(of_processes(state, by_pods), {by_pods, mig::ledger_holders(state, ids)});
   };
 }
 

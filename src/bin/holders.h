@@ -11,15 +11,20 @@
 
 namespace gpuslice::bin {
 
-// What was given out, as far as is known: device ids.
-using LedgerSource = std::function<std::vector<std::string>()>;
+// A device id that was given out.
+struct GivenOut {
+  std::string id;
+  bool unlisted = true;  // the kubelet may not name it, although a pod has it
+};
+using LedgerSource = std::function<std::vector<GivenOut>()>;
 // Of the agent's ledger file; `root`: for the boot id.
-[[nodiscard]] std::vector<std::string> ledger_of_file(const std::string& root,
-                                                      const std::string& path);
+[[nodiscard]] std::vector<GivenOut> ledger_of_file(const std::string& root,
+                                                   const std::string& path);
 
 // Asks all three anew at each call: the kubelet's pod-resources if its socket is below
 // `kubelet_dir`, the ledger, NVML with /proc. A kubelet that does not answer is an error: nobody
-// may be put out because nobody could be asked.
+// may be put out because nobody could be asked. Where it answers, the ledger counts only for what
+// it may not list yet: a pod that has just ended holds nothing.
 [[nodiscard]] mig::HolderSource holder_source(std::string kubelet_dir, LedgerSource ledger);
 
 }  // namespace gpuslice::bin

@@ -98,8 +98,14 @@ def config_map_data(manifest):
     return data
 
 
+def same(what, seen, expected):
+    if seen != expected:
+        raise Failure(f"{what}: expected {expected}, seen {seen}")
+
+
 class NodeUnderTest:
-    """A folder with node/, kubelet/, config/ (mounted as a kubelet mounts a ConfigMap), state/, run/ and logs."""
+    """A folder with node/, kubelet/, config/ and mig-config/ (mounted as a kubelet mounts a ConfigMap), mig-label, state/, run/
+    and logs."""
 
     def __init__(self, bin_dir, gpus="4xA100-SXM4-40GB", seed=1, under=None):
         self.sim_program = str(pathlib.Path(bin_dir).resolve() / "gpuslice-sim")
@@ -108,6 +114,8 @@ class NodeUnderTest:
             if not os.access(program, os.X_OK):
                 raise Failure(f"{program} is not there: build first with ./dev build")
         self.key = "time-slicing-config"
+        self.mig_key = "config.yaml"
+        self.follows_mig = False
         self.swaps = 0
         self.dir = None
         self.kubelet = None
@@ -119,6 +127,8 @@ class NodeUnderTest:
                 self.root = self.dir / "node"
                 self.kubelet_dir = self.dir / "kubelet"
                 self.map = self.dir / "config"
+                self.mig_map = self.dir / "mig-config"
+                self.mig_label = self.dir / "mig-label"
                 self.sim("create", "--root", self.root, "--gpus", gpus, "--seed", seed)
         except BaseException:
             self.end()
@@ -166,6 +176,8 @@ class NodeUnderTest:
 
     def start_agent(self, listen=None, more=()):
         self.listen = listen or self.listen or f"127.0.0.1:{free_port()}"
+        if self.follows_mig:
+            more = ("--mig-config", self.mig_map / self.mig_key, "--mig-label-file", self.mig_label, "--mig-strategy", "mixed", *more)
         self.agent = self._start("agent", self.agent_program, "agent", "--root", self.root, "--kubelet-dir", self.kubelet_dir,
                                  "--config", self.map / self.key, "--state-dir", self.dir / "state", "--run-dir",
                                  self.dir / "run", "--listen", self.listen, "--no-kube", *more)
@@ -180,19 +192,34 @@ class NodeUnderTest:
 
     def configure(self, text):
         """Swaps the mounted ConfigMap for one whose only key holds `text`; returns when that was done."""
+        return self._swap(self.map, self.key, text)
+
+    def configure_mig(self, text):
+        """The same with the MIG configuration, which an agent that is started from now on follows."""
+        self.follows_mig = True
+        return self._swap(self.mig_map, self.mig_key, text)
+
+    def _swap(self, folder, key, text):
         self.swaps += 1
         version = f"..{self.swaps:04d}"
-        (self.map / version).mkdir(parents=True)
-        (self.map / version / self.key).write_text(text)
-        if not (self.map / self.key).is_symlink():
-            os.symlink(f"..data/{self.key}", self.map / self.key)
-        os.symlink(version, self.map / "..data_tmp")
-        os.rename(self.map / "..data_tmp", self.map / "..data")
+        (folder / version).mkdir(parents=True)
+        (folder / version / key).write_text(text)
+        if not (folder / key).is_symlink():
+            os.symlink(f"..data/{key}", folder / key)
+        os.symlink(version, folder / "..data_tmp")
+        os.rename(folder / "..data_tmp", folder / "..data")
         done = time.monotonic()
-        for old in self.map.glob("..[0-9]*"):
+        for old in folder.glob("..[0-9]*"):
             if old.name != version:
                 shutil.rmtree(old)
         return done
+
+    def set_mig_label(self, label):
+        """Asks for a MIG layout; the same label again is asked for again. Returns when that was done."""
+        fresh = self.mig_label.with_suffix(".new")
+        fresh.write_text(label + "\n")
+        os.rename(fresh, self.mig_label)
+        return time.monotonic()
 
     # --- what is seen --------------------------------------------------------------------------------------------
 
@@ -204,6 +231,17 @@ class NodeUnderTest:
 
     def allocatable(self, resource="nvidia.com/gpu"):
         return int(self.node_status()["allocatable"].get(resource, 0))
+
+    def all_allocatable(self):
+        """{resource: how many} of what is above zero of NVIDIA's names."""
+        return {name: int(count) for name, count in self.node_status()["allocatable"].items() if name.startswith("nvidia.com/") and int(count)}
+
+    def mig_status(self):
+        """What the agent says of the label, {} before it says anything."""
+        try:
+            return json.loads((self.dir / "run" / "mig-status.json").read_text())
+        except FileNotFoundError:
+            return {}
 
     def pods(self):
         return {pod["name"]: pod for pod in json.loads(self.sim("pod", "--dir", self.kubelet_dir, "ls", "-o", "json"))}

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The guide's time-slicing walk on a simulated node: a line for each thing that is checked.
+"""The guide's walk on a simulated node: a line for each thing that is checked.
 
 ./dev run calls this. It makes a node of four simulated A100s and a kubelet stand-in, starts the agent on the
 guide's own files (examples/), and follows the guide: 4 GPUs, then 16, eight pods, ten replicas, an edit with a
-mistake in it, restarts. Then it stays up with the page until Ctrl-C; with --once it ends. Exit 0: every check
-held; 1: one did not, or could not be made; 2: wrong usage; 130: Ctrl-C before the end of the walk.
+mistake in it, restarts; then 28 MIG devices, a mix, and back to 16 (walk_mig.py). Then it stays up with the page
+until Ctrl-C; with --once it ends. Exit 0: every check held; 1: one did not, or could not be made; 2: wrong usage;
+130: Ctrl-C before the end of the walk.
 """
 
 import os
@@ -26,7 +27,8 @@ from collections import Counter  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, config_map_data, eventually, free_port, is_free  # noqa: E402
+from node_under_test import Failure, NodeUnderTest, config_map_data, eventually, free_port, is_free, same  # noqa: E402
+from walk_mig import MigScenes, mig_config  # noqa: E402
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 GPU = "nvidia.com/gpu"
@@ -61,11 +63,6 @@ class Walk:
     def leave_out(self, text):
         self.left_out += 1
         print(f"  – not checked: {text}", flush=True)
-
-
-def same(what, seen, expected):
-    if seen != expected:
-        raise Failure(f"{what}: expected {expected}, seen {seen}")
 
 
 def replicas_of(text):
@@ -253,6 +250,7 @@ def follow(walk):
     guide.misspelt()
     guide.restarts()
     guide.back()
+    MigScenes(walk, guide).follow()
     guide.page()
 
 
@@ -299,6 +297,9 @@ def stay(node):
     print(f"  {node.sim_program} exec --root {node.root} -- nvidia-smi")
     print(f"  {node.sim_program} node --dir {node.kubelet_dir}")
     print(f"  edit {node.map / node.key}")
+    print("MIG, once the pods are gone (labels: all-1g.5gb, mixed, all-disabled; with the pods there it says who is in the way):")
+    print(f"  {node.sim_program} pod --dir {node.kubelet_dir} rm --all")
+    print(f"  echo all-1g.5gb > {node.mig_label}; sleep 1; cat {node.dir / 'run' / 'mig-status.json'}")
     print("Ctrl-C ends it and removes it all.", flush=True)
     while True:
         if node.agent.poll() is not None:
@@ -331,6 +332,7 @@ def main():
             walk = Walk(node)
             node.start_kubelet()
             node.configure(PLAIN)
+            node.configure_mig(mig_config())
             start_agent(node, options.listen)
             follow(walk)
             print(f"\n{walk.held} held, {walk.failed} failed"
