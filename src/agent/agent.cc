@@ -31,7 +31,9 @@ Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
               .count()),
       cdi_(options_.cdi, options_.root, ports_.files, log_),
       partition_(options_.partition,
-                 {ports_.files, ports_.clock, ports_.mig, ports_.mig_status, ports_.reboot}, log_),
+                 {ports_.files, ports_.clock, ports_.mig, ports_.mig_status, ports_.reboot,
+                  ports_.evictor},
+                 log_),
       status_(std::make_shared<AgentStatus>()) {}
 
 Agent::~Agent() { leave(); }

@@ -70,6 +70,7 @@ struct AgentPorts {
   MigRunner* mig = nullptr;                     // null: this agent changes no MIG
   ports::MigStatusBoard* mig_status = nullptr;  // null: nobody but status() is told
   Reboot* reboot = nullptr;                     // null: it never restarts the machine
+  ports::Evictor* evictor = nullptr;            // null: it puts no pod out
 };
 
 class Agent final : public ports::KubeletEvents, public ports::DriverEvents {

@@ -24,6 +24,7 @@ struct MigChecked {
   mig::GpuName gpu;
   bool as_wanted = false;
   std::optional<Error> refused;
+  std::vector<mig::Holder> holders;  // those in the way, when refused for them
 };
 
 // What is ready to be executed, or the report that says why nothing is.

@@ -172,6 +172,7 @@ std::string Partition::answering() const {
 void Partition::begin_pass() {
   const bool again = wanted_.request() == request_;
   if (!again || asked_) {
+    evicted_.clear();
     request_at_ = now();
     retry_ = kFirstMigRetry;
   }
@@ -218,6 +219,17 @@ void Partition::note(const std::string& gpu, const Error& error) {
   errors_.push_back(error);
 }
 
+// Opt-in. Each pod is asked once for a request; the next try sees whether it went.
+void Partition::evict(const std::vector<mig::Holder>& holders) {
+  if (ports_.evictor == nullptr) return;
+  for (const mig::Holder& holder : holders) {
+    if (holder.pod.empty() || !evicted_.insert(holder.pod_namespace + "/" + holder.pod).second)
+      continue;
+    log_.warning("MIG: pod {}/{} is in the way and is evicted", holder.pod_namespace, holder.pod);
+    ports_.evictor->evict(holder.pod_namespace, holder.pod);
+  }
+}
+
 // Everything is checked before the first GPU is touched; what nobody can make so stops all of it,
 // somebody who holds an instance only that GPU.
 void Partition::on_mig_checked(std::vector<MigChecked> checked) {
@@ -231,6 +243,7 @@ void Partition::on_mig_checked(std::vector<MigChecked> checked) {
     if (one.refused) {
       if (!held && !stops) stops = one.refused;
       note(one.gpu.uuid, *one.refused);
+      if (held) evict(one.holders);
       continue;
     }
     made_[one.gpu.uuid];
@@ -308,6 +321,7 @@ void Partition::ended(const mig::Report& report) {
   }
   log_.error("MIG: {}: {}", mig::end_name(report.end), report.error->text());
   note(report.gpu.uuid, *report.error);
+  if (report.error->code == Code::kInUse) evict(report.refusal.holders);
   needs_reboot_ = needs_reboot_ || report.end == mig::End::kWaitsForReset;
 }
 

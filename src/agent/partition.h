@@ -24,6 +24,7 @@
 #include "agent/mig_runner.h"
 #include "agent/mig_wanted.h"
 #include "base/log.h"
+#include "ports/evictor.h"
 #include "ports/host.h"
 #include "ports/mig_status.h"
 #include "ports/nvml.h"
@@ -60,6 +61,7 @@ struct PartitionPorts {
   MigRunner* runner = nullptr;             // null: this agent changes no MIG
   ports::MigStatusBoard* board = nullptr;  // may be null
   Reboot* reboot = nullptr;                // null: never
+  ports::Evictor* evictor = nullptr;       // null: pods that are in the way are never put out
 };
 
 struct PartitionCounts {
@@ -118,6 +120,7 @@ class Partition {
   [[nodiscard]] bool overtaken() const;
   [[nodiscard]] std::string answering() const;
   void note(const std::string& gpu, const Error& error);
+  void evict(const std::vector<mig::Holder>& holders);
   void ended(const mig::Report& report);
   void finish_pass();
   void fail_pass(const Error& error);
@@ -156,6 +159,7 @@ class Partition {
   std::vector<Error> errors_;   // of this pass
   bool only_holders_ = true;    // … all of them: somebody holds something
   bool needs_reboot_ = false;
+  std::set<std::string> evicted_;  // pods that were asked to go for this request
   MonotonicTime retry_at_ = MonotonicTime::max();
   Duration retry_ = kFirstMigRetry;
   std::map<std::string, std::string> made_;  // GPU UUID → its MIG as this agent left it

@@ -85,10 +85,12 @@ MigChecked WorkerMig::check_one(nvml::Session& session, const MigTask& task) {
     return out;
   }
   mig::Decision decision = mig::decide(*state, task.wish, *holders);
-  if (decision.refusal)
+  if (decision.refusal) {
     out.refused = std::move(decision.refusal->error);
-  else
+    out.holders = std::move(decision.refusal->holders);
+  } else {
     out.as_wanted = decision.plan->nothing_to_do();
+  }
   return out;
 }
 

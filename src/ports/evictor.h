@@ -1,0 +1,16 @@
+#pragma once
+
+// Puts pods out of a node that are in the way of a change: opt-in. T0; asks and does not wait (pods
+// have grace periods, PodDisruptionBudgets may forbid it for now); who asks looks again later.
+
+#include <string>
+
+namespace gpuslice::ports {
+
+class Evictor {
+ public:
+  virtual ~Evictor() = default;
+  virtual void evict(const std::string& name_space, const std::string& pod) = 0;
+};
+
+}  // namespace gpuslice::ports
