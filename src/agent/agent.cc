@@ -234,14 +234,15 @@ MonotonicTime Agent::reconcile() {
 }
 
 MonotonicTime Agent::step_partition(MonotonicTime now) {
-  const bool offered = partition_.may_offer();
   const MonotonicTime next = partition_.step();
   if (partition_.wants_inventory()) {
     next_inventory_ = now;
     next_pods_ = std::min(next_pods_, now);  // what is not held any more leaves the lists with it
   }
-  if (hardware_.withheld != partition_.withheld() || offered != partition_.may_offer()) {
+  // What may be offered changes by the driver's answers and by time as well.
+  if (hardware_.withheld != partition_.withheld() || may_offer_ != partition_.may_offer()) {
     hardware_.withheld = partition_.withheld();
+    may_offer_ = partition_.may_offer();
     tables_dirty_ = true;
   }
   return next;

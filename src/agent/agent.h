@@ -160,6 +160,7 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   // Wanted.
   bool look_at_config_ = true;
   bool tables_dirty_ = true;
+  bool may_offer_ = false;     // partition_'s, as the tables know it
   bool labels_dirty_ = false;  // the hardware was looked at, or the configuration is another one
   DeviceTable tables_;
   std::set<std::string> withheld_in_force_;  // that tables_ were made without

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/text.h"
 #include "config/document.h"
 
@@ -158,24 +160,28 @@ Result<mig::NodeWish> MigWanted::wish(const std::vector<ports::Gpu>& gpus) const
   return mig::wish_of_label(config_->labels.at(label), label, gpus, config_name_);
 }
 
-void MigWanted::remember_reboot(const std::string& request) {
-  rebooted_for_ = request;
-  remember();
+bool MigWanted::remember_reboot(const std::string& request) {
+  const std::string before = std::exchange(rebooted_for_, request);
+  if (before == request || remember()) return true;
+  rebooted_for_ = before;
+  return false;
 }
 
-void MigWanted::remember() {
-  if (source_.state_dir.empty()) return;
+bool MigWanted::remember() {
+  if (source_.state_dir.empty()) return false;
   std::string text = fmt::format("{}\nlabel {}\n", kHead, label_);
   if (!rebooted_for_.empty()) text += fmt::format("rebooted-for {}\n", rebooted_for_);
-  if (text == written_) return;
+  if (text == written_) return true;
   if (const Status kept = files_.write_atomic(request_path(source_.state_dir), text, true)) {
     written_ = text;
     log_.over("mig-request");
+    return true;
   } else {
     log_.once(Level::kWarning, "mig-request",
               fmt::format("MIG: what is wanted cannot be kept for the next start: {}",
                           kept.error().message));
   }
+  return false;
 }
 
 }  // namespace gpuslice::agent

@@ -48,17 +48,17 @@ class MigWanted {
   // Why the newest file is not in force; "" when it is.
   [[nodiscard]] const std::string& problem() const { return problem_; }
 
-  // One reboot for a request, remembered across it.
+  // One reboot for a request, remembered across it ("": for none). False when it could not be kept.
   [[nodiscard]] bool rebooted_for(const std::string& request) const {
     return rebooted_for_ == request;
   }
-  void remember_reboot(const std::string& request);
+  [[nodiscard]] bool remember_reboot(const std::string& request);
 
  private:
   bool read_config();
   bool read_label();
   bool take(const std::string& text, const std::string& name);
-  void remember();
+  bool remember();
 
   MigSource source_;
   ports::HostFiles& files_;

@@ -4,24 +4,10 @@
 
 #include <algorithm>
 
-#include "base/check.h"
+#include "agent/partition_words.h"
 
 namespace gpuslice::agent {
 namespace {
-
-constexpr const char* kPending = "pending";
-constexpr const char* kSuccess = "success";
-constexpr const char* kFailed = "failed";
-constexpr const char* kRebooting = "rebooting";
-
-// A GPU's MIG in one line: what another program would change.
-std::string mig_text(const ports::Gpu& gpu) {
-  if (!gpu.mig || !gpu.mig->current) return "MIG off";
-  std::string out = "MIG on";
-  for (const ports::MigDevice& device : gpu.mig_devices)
-    out += fmt::format(", {} (GPU instance {})", device.profile, device.gi.value);
-  return out;
-}
 
 // The journal stays: neither old nor new is certain.
 bool unfinished(mig::End end) {
@@ -81,48 +67,52 @@ void Partition::set_withheld(std::set<std::string> going) {
 }
 
 MonotonicTime Partition::step() {
-  if (ports_.runner == nullptr || !looked_) return MonotonicTime::max();
-  if (phase_ == Phase::kIdle && !recover_first()) {
+  if (ports_.runner == nullptr) return MonotonicTime::max();
+  if (looked_ && phase_ == Phase::kIdle && !recover_first()) {
     if (pass_is_due())
       begin_pass();
     else
       notice_drift();
   }
-  // What is under way wakes us by its answer.
-  MonotonicTime next = MonotonicTime::max();
-  if (phase_ == Phase::kIdle && retry_at_ > now()) next = retry_at_;
+  // What is under way wakes us by its answer, and by its not coming.
+  MonotonicTime next = tell_of_what_is_under_way();
+  if (looked_ && phase_ == Phase::kIdle && retry_at_ > now()) next = std::min(next, retry_at_);
   if (!settled_ && started_ + kSettlePatience > now())
     next = std::min(next, started_ + kSettlePatience);
-  if (status_.state == kPending || status_.state == kRebooting) {
-    const Duration limit =
-        status_.state == kPending ? kPendingDeadline + options_.wait : kRebootPatience;
-    if (now() - status_at_ >= limit)
-      show(kFailed, status_.state == kPending
-                        ? "not finished in time: " + status_.reason + "; it goes on"
-                        : std::string("a reboot was asked for, and the machine has not restarted"));
-    else
-      next = std::min(next, status_at_ + limit);
-  }
-  return next;
+  return std::min(next, keep_deadline());
+}
+
+bool Partition::answers(const std::string& uuid) const {
+  return !silent_.contains(uuid) &&
+         std::any_of(gpus_.begin(), gpus_.end(),
+                     [&](const ports::Gpu& gpu) { return gpu.uuid == uuid; });
+}
+
+bool Partition::recovery_is_due() const {
+  if (!recovered_) return true;
+  const auto answer = [this](const std::string& uuid) { return answers(uuid); };
+  if (std::any_of(awaited_.begin(), awaited_.end(), answer)) return true;
+  return now() >= retry_at_ && std::any_of(unfinished_.begin(), unfinished_.end(), answer);
 }
 
 // What an earlier life left half-way, and what ended here with its journal kept. True while that is
 // under way.
 bool Partition::recover_first() {
-  if (recovered_ && (unfinished_.empty() || now() < retry_at_)) return false;
+  if (!recovery_is_due()) return false;
   std::vector<std::string> left;
+  awaited_.clear();
   if (!options_.journal_folder.empty())
-    if (auto found = mig::journals_left(ports_.files, options_.journal_folder))
-      left = std::move(*found);
-  // Journals of GPUs that do not answer wait for them.
-  std::erase_if(left, [&](const std::string& uuid) {
-    return std::none_of(gpus_.begin(), gpus_.end(), [&](const ports::Gpu& g) {
-      return g.uuid == uuid && !silent_.contains(uuid);
-    });
-  });
+    if (const auto found = mig::journals_left(ports_.files, options_.journal_folder))
+      for (const std::string& uuid : *found) {
+        // That of a GPU that does not answer waits for it; nothing of it is given out until then.
+        if (answers(uuid))
+          left.push_back(uuid);
+        else
+          awaited_.insert(uuid);
+      }
   if (left.empty()) {
     recovered_ = true;
-    unfinished_.clear();
+    unfinished_ = awaited_;
     set_withheld({});
     return false;
   }
@@ -134,7 +124,7 @@ bool Partition::recover_first() {
 void Partition::on_mig_recovered(std::vector<mig::Report> reports) {
   if (phase_ != Phase::kRecovering) return;
   recovered_ = true;
-  unfinished_.clear();
+  unfinished_ = awaited_;
   bool trouble = false;
   for (const mig::Report& report : reports) {
     ++counts_.changes[std::string(mig::end_name(report.end))];
@@ -156,7 +146,7 @@ void Partition::on_mig_recovered(std::vector<mig::Report> reports) {
 }
 
 bool Partition::pass_is_due() const {
-  if (wanted_.label().empty()) return !settled_ || !status_.label.empty();
+  if (wanted_.label().empty()) return !settled_ || wanted_.request() != request_done_;
   return asked_ || now() >= retry_at_ || wanted_.request() != request_done_ ||
          answering() != gpus_done_;
 }
@@ -191,6 +181,7 @@ void Partition::begin_pass() {
     // The label was taken away: what is there stays.
     settled_ = true;
     show("", "");
+    if (!unfinished_.empty()) retry_later(false);
     return;
   }
   ++counts_.passes;
@@ -231,7 +222,7 @@ void Partition::evict(const std::vector<mig::Holder>& holders) {
 }
 
 // Everything is checked before the first GPU is touched; what nobody can make so stops all of it,
-// somebody who holds an instance only that GPU.
+// somebody who holds an instance, and a GPU that does not answer, only that GPU.
 void Partition::on_mig_checked(std::vector<MigChecked> checked) {
   if (phase_ != Phase::kChecking) return;
   phase_ = Phase::kIdle;
@@ -239,9 +230,10 @@ void Partition::on_mig_checked(std::vector<MigChecked> checked) {
   std::vector<MigTask> todo;
   std::optional<Error> stops;
   for (const MigChecked& one : checked) {
-    const bool held = one.refused && one.refused->code == Code::kInUse;
     if (one.refused) {
-      if (!held && !stops) stops = one.refused;
+      const bool only_this =
+          one.refused->code == Code::kInUse || one.refused->code == Code::kGpuLost;
+      if (!only_this && !stops) stops = one.refused;
       note(one.gpu.uuid, *one.refused);
       if (held) evict(one.holders);
       continue;
@@ -332,6 +324,7 @@ void Partition::finish_pass() {
     passing_ = false;
     retry_ = kFirstMigRetry;
     if (!unfinished_.empty()) retry_later(false);
+    (void)wanted_.remember_reboot("");
     // The configuration's newest file may be bad: what was made is the last good one's.
     return settle(kSuccess, wanted_.problem().empty()
                                 ? ""
@@ -348,71 +341,6 @@ void Partition::fail_pass(const Error& error) {
   std::string reason = error.text();
   if (errors_.size() > 1) reason += fmt::format(" (and {} more)", errors_.size() - 1);
   settle(waits ? kPending : kFailed, std::move(reason));
-}
-
-// One reboot for a request: a mode that is wrong after it is a failure.
-void Partition::try_reboot(const Error& error) {
-  passing_ = false;
-  if (wanted_.rebooted_for(request_)) {
-    retry_later(false);
-    return settle(kFailed, error.text() + "; a reboot did not help");
-  }
-  wanted_.remember_reboot(request_);
-  show(kRebooting, error.text());
-  log_.warning("MIG: rebooting: {}", error.text());
-  if (const Status asked = ports_.reboot->reboot(); !asked) {
-    retry_later(false);
-    return settle(kFailed, fmt::format("{}; and it cannot be rebooted: {}", error.text(),
-                                       asked.error().text()));
-  }
-  settled_ = true;
-}
-
-void Partition::settle(std::string state, std::string reason) {
-  settled_ = true;
-  show(std::move(state), std::move(reason));
-}
-
-void Partition::show(std::string state, std::string reason) {
-  ports::MigStatus next{wanted_.label(), std::move(state), std::move(reason), request_,
-                        status_.since};
-  if (next.label.empty()) next.request.clear();
-  const bool turned = next.state != status_.state || next.request != status_.request;
-  if (turned) {
-    next.since = ports_.clock.wall();
-    status_at_ = now();
-  }
-  if (next == status_) return;
-  status_ = next;
-  if (turned && !status_.state.empty()) {
-    if (status_.state == kFailed)
-      log_.error("MIG: label {}: {}: {}", status_.label, status_.state, status_.reason);
-    else
-      log_.info("MIG: label {}: {}{}", status_.label, status_.state,
-                status_.reason.empty() ? "" : ": " + status_.reason);
-  }
-  if (ports_.board != nullptr) ports_.board->show(status_);
-}
-
-void Partition::retry_later(bool holders_only) {
-  if (holders_only) {
-    retry_at_ = now() + kHoldersRetry;
-    return;
-  }
-  retry_at_ = now() + retry_;
-  retry_ = std::min(retry_ * 2, kLongestMigRetry);
-}
-
-void Partition::notice_drift() {
-  if (status_.state != kSuccess) return;
-  for (const ports::Gpu& gpu : gpus_) {
-    const auto made = made_.find(gpu.uuid);
-    if (made == made_.end() || made->second == mig_text(gpu)) continue;
-    show(kFailed, fmt::format("GPU {}: another program changed it: it was {}, and is {}; set the "
-                              "label again to have it back",
-                              gpu.index.value, made->second, mig_text(gpu)));
-    return;
-  }
 }
 
 }  // namespace gpuslice::agent

@@ -39,6 +39,8 @@ inline constexpr Duration kHoldersRetry = std::chrono::seconds(5);
 inline constexpr Duration kPendingDeadline = std::chrono::minutes(5);
 // How long a first pass may keep everything else from being offered.
 inline constexpr Duration kSettlePatience = std::chrono::seconds(60);
+// How long a start may take before a state is shown. A label that changes later is pending at once.
+inline constexpr Duration kFirstWordPatience = std::chrono::seconds(5);
 // After a reboot was asked for.
 inline constexpr Duration kRebootPatience = std::chrono::minutes(5);
 
@@ -113,7 +115,11 @@ class Partition {
     kLooking
   };
 
+  [[nodiscard]] bool answers(const std::string& uuid) const;
+  [[nodiscard]] bool recovery_is_due() const;
   [[nodiscard]] bool recover_first();
+  [[nodiscard]] MonotonicTime tell_of_what_is_under_way();
+  [[nodiscard]] MonotonicTime keep_deadline();
   [[nodiscard]] bool pass_is_due() const;
   void begin_pass();
   void next_gpu();
@@ -145,9 +151,11 @@ class Partition {
   std::vector<ports::Gpu> gpus_;
   std::map<std::string, std::string> silent_;
   std::set<std::string> unfinished_;  // GPUs whose journal is kept: withheld whole
+  std::set<std::string> awaited_;     // … those that did not answer when it was to be finished
   std::set<std::string> going_;       // of the change under way
   std::set<std::string> withheld_;    // both
   bool wants_inventory_ = false;
+  MonotonicTime under_way_since_ = MonotonicTime::max();
 
   bool asked_ = true;           // a pass is wanted whatever was done before
   std::string request_done_;    // of the last pass
