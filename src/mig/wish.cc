@@ -190,9 +190,11 @@ Decision impossible(const GpuState& state, const plan::Impossible& why,
   refusal.error.message =
       refusal.holders.empty()
           ? fmt::format("{} ({}): {}{}", state.gpu.text(), state.gpu.board, why.reason, nearest)
-          : fmt::format("{} ({}): {}: held by {}{}; end what holds it, or wait with --wait",
-                        state.gpu.text(), state.gpu.board, why.reason, named(refusal.holders),
-                        nearest.empty() ? "; nothing of it can be had meanwhile" : nearest);
+          : fmt::format(
+                "{} ({}): {}: held by {}{}; end what holds it, or wait with --wait (the agent: "
+                "--mig-wait)",
+                state.gpu.text(), state.gpu.board, why.reason, named(refusal.holders),
+                nearest.empty() ? "; nothing of it can be had meanwhile" : nearest);
   Decision decision;
   decision.refusal = std::move(refusal);
   return decision;
@@ -246,7 +248,7 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
     Decision decision = refused(
         Code::kInUse,
         fmt::format("{}: its MIG mode cannot be switched {} while it is in use: {}; end them, or "
-                    "wait with --wait",
+                    "wait with --wait (the agent: --mig-wait)",
                     state.gpu.text(), wish.mig ? "on" : "off", named(holders)));
     decision.refusal->holders = holders;
     return decision;
@@ -270,7 +272,7 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
     Decision decision =
         refused(Code::kInUse,
                 fmt::format("{}: its first instance cannot be made while the GPU as a whole is in "
-                            "use: {}; end them, or wait with --wait",
+                            "use: {}; end them, or wait with --wait (the agent: --mig-wait)",
                             state.gpu.text(), named(holders)));
     decision.refusal->holders = holders;
     return decision;

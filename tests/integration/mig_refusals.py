@@ -206,7 +206,7 @@ class Refused(unittest.TestCase):
             with self.working(node, 0) as (pid, gi):
                 self.refused(IN_USE, f"GPU 0 ({A100}): 1 x 7g.40gb cannot be made without touching what is in use: GPU instance "
                              f"{gi['id']} (1g.5gb at 0:1): held by PID {pid} (gpuslice-sim), on GPU instance {gi['id']}, compute "
-                             "instance 0; nothing of it can be had meanwhile; end what holds it, or wait with --wait",
+                             "instance 0; nothing of it can be had meanwhile; end what holds it, or wait with --wait (the agent: --mig-wait)",
                              label(entry("{7g.40gb: 1}", "[0]")), node=node)
 
     def test_lost_gpu(self):
@@ -271,7 +271,7 @@ class Refused(unittest.TestCase):
                        "-f", file, "-c", "wanted")
             self.assertEqual(done.returncode, IN_USE, done.stdout + done.stderr)
             self.assertRegex(done.stderr, rf"^GPU {held}: its MIG mode cannot be switched on while it is in use: PID \d+ \(\S+\) of pod "
-                             r"default/train, container \S+; end them, or wait with --wait\n$")
+                             r"default/train, container \S+; end them, or wait with --wait \(the agent: --mig-wait\)\n$")
             self.assertEqual([(gpu["migMode"], gpu["calls"]) for gpu in node.show()["gpus"]], before)
 
     # --- a driver that does not say --------------------------------------------------------------------------------
