@@ -235,7 +235,7 @@ void Partition::on_mig_checked(std::vector<MigChecked> checked) {
           one.refused->code == Code::kInUse || one.refused->code == Code::kGpuLost;
       if (!only_this && !stops) stops = one.refused;
       note(one.gpu.uuid, *one.refused);
-      if (held) evict(one.holders);
+      if (one.refused->code == Code::kInUse) evict(one.holders);
       continue;
     }
     made_[one.gpu.uuid];
