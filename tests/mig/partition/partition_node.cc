@@ -85,7 +85,7 @@ void PartitionNode::settle() {
       inventory_due_ = false;
       look();
       moved = true;
-    } else if (!questions_.empty() && answers) {
+    } else if (!questions_.empty() && answers && questions_.front().first != hangs_at) {
       auto [question, answer] = std::move(questions_.front());
       questions_.pop_front();
       if (before_answer) before_answer(question);

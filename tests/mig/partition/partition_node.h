@@ -51,6 +51,7 @@ class PartitionNode final : public agent::MigRunner,
   int reboots = 0;
   // The driver answers; the hardware can be looked at; the tables follow what is withheld.
   bool answers = true, looks = true, withdraws = true;
+  std::string hangs_at;  // a question that is not answered while this names it
   // Before a question ("recover", "check", "prepare", "execute", "abandon") is answered.
   std::function<void(const std::string& question)> before_answer;
   // An answer instead of what the boards say, for prepare and execute.

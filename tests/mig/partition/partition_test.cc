@@ -1,0 +1,548 @@
+// The agent's controller of MIG layouts: what it does when, on two simulated boards.
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "partition_node.h"
+#include "sim/mig.h"
+
+namespace gpuslice::mig_test {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::minutes;
+using std::chrono::seconds;
+using Texts = std::vector<std::string>;
+
+constexpr const char* kConfig = R"(version: v1
+mig-configs:
+  small:
+    - {devices: all, mig-enabled: true, mig-devices: {1g.5gb: 7}}
+  halves:
+    - {devices: all, mig-enabled: true, mig-devices: {3g.20gb: 2}}
+  first:
+    - {devices: [0], mig-enabled: true, mig-devices: {3g.20gb: 2}}
+)";
+constexpr const char* kSmall =
+    "1g.5gb at 0:1, 1g.5gb at 1:1, 1g.5gb at 2:1, 1g.5gb at 3:1, 1g.5gb at 4:1, 1g.5gb at 5:1, "
+    "1g.5gb at 6:1";
+constexpr const char* kHalves = "3g.20gb at 0:4, 3g.20gb at 4:4";
+
+sim::NodeOptions two_boards() {
+  sim::NodeOptions options;
+  options.gpus = {{"A100-SXM4-40GB", sim::Sweep::kPlain}, {"A100-SXM4-40GB", sim::Sweep::kPlain}};
+  return options;
+}
+
+class PartitionTest : public testing::Test {
+ protected:
+  PartitionTest() { node.files.files[kMigConfig] = kConfig; }
+
+  // Calls of the driver that begin so fail until `node.strike` is taken away.
+  void driver_fails(const std::string& word, Error error = {Code::kFailed, "unknown error", {}}) {
+    node.strike = [word, error](std::string_view call, const std::string&, uint64_t,
+                                bool after) -> std::optional<Error> {
+      if (after || !call.starts_with(word)) return std::nullopt;
+      return error;
+    };
+  }
+  // A change of GPU 0 that an earlier life of the agent has begun.
+  void leave_journal() {
+    mig::Change change(node.ports(), Node::options(), node.gpu(0));
+    ASSERT_TRUE(change.prepare(wish({{"3g.20gb", 2}})));
+  }
+  [[nodiscard]] bool journal_left() const {
+    return node.files.files.contains(
+        mig::journal_path(Node::options().journal_folder, node.gpu(0).uuid));
+  }
+  [[nodiscard]] std::string state() const { return agent.status().state; }
+  [[nodiscard]] const std::string& reason() const { return agent.status().reason; }
+  [[nodiscard]] size_t times(const std::string& question) const {
+    return static_cast<size_t>(std::count(agent.asked.begin(), agent.asked.end(), question));
+  }
+  void expect_layouts(const std::string& first, const std::string& second) {
+    EXPECT_EQ(agent.layout(0), first);
+    EXPECT_EQ(agent.layout(1), second);
+  }
+  // "GPU-… twice" where a device was withdrawn more than once.
+  [[nodiscard]] Texts withdrawn_twice() const {
+    std::set<std::string> seen;
+    Texts out;
+    for (const std::set<std::string>& one : agent.withdrawals)
+      for (const std::string& uuid : one)
+        if (!seen.insert(uuid).second) out.push_back(uuid + " twice");
+    return out;
+  }
+
+  Node node{two_boards()};
+  PartitionNode agent{node};
+};
+
+TEST_F(PartitionTest, ALabelIsMadeGpuByGpu) {
+  agent.start();
+  EXPECT_TRUE(agent.partition().may_offer());
+  agent.label("small");
+  EXPECT_EQ(agent.states(), (Texts{"pending", "success"}));
+  expect_layouts(kSmall, kSmall);
+  EXPECT_EQ(agent.asked,
+            (Texts{"check", "prepare GPU 0", "execute GPU 0", "prepare GPU 1", "execute GPU 1"}));
+  EXPECT_EQ(agent.withdrawals,
+            (std::vector<std::set<std::string>>{{node.gpu(0).uuid}, {node.gpu(1).uuid}}));
+  EXPECT_TRUE(agent.partition().withheld().empty());
+}
+
+// --- a start
+
+TEST_F(PartitionTest, NothingIsOfferedBeforeWhatWasInterruptedIsOver) {
+  leave_journal();
+  agent.answers = false;
+  agent.start();
+  EXPECT_EQ(agent.asked, Texts{"recover"});
+  agent.pass(hours(1));
+  EXPECT_FALSE(agent.partition().may_offer()) << "however long it takes";
+  agent.answers = true;
+  agent.settle();
+  EXPECT_TRUE(agent.partition().may_offer());
+  EXPECT_FALSE(journal_left());
+  EXPECT_EQ(agent.layout(0), kHalves);
+}
+
+TEST_F(PartitionTest, NothingIsOfferedBeforeTheFirstPassWithinPatience) {
+  agent.options.source.label_from_api = false;
+  agent.options.source.label = "small";
+  agent.answers = false;
+  agent.start();
+  agent.pass(agent::kSettlePatience - seconds(1));
+  EXPECT_FALSE(agent.partition().may_offer());
+  agent.pass(seconds(1));
+  EXPECT_TRUE(agent.partition().may_offer());
+  agent.answers = true;
+  agent.settle();
+  EXPECT_EQ(state(), "success");
+}
+
+TEST_F(PartitionTest, AfterAStartTheLabelOfBeforeCountsUntilTheApiServerSpeaks) {
+  agent.start();
+  agent.label("halves");
+  ASSERT_EQ(state(), "success");
+  const auto done = node.world->write([](sim::State& s) {
+    sim::reboot(s);
+    return true;
+  });
+  ASSERT_TRUE(done.value_or(false));
+  node.files.boot = "boot-1";
+  agent.start();
+  EXPECT_EQ(state(), "success");
+  expect_layouts(kHalves, kHalves);
+}
+
+// --- a wish that changes meanwhile
+
+TEST_F(PartitionTest, AnotherWishWhileItIsChecked) {
+  agent.start();
+  agent.before_answer = [&](const std::string&) {
+    agent.before_answer = nullptr;
+    agent.partition().on_label("halves");
+  };
+  agent.label("small");
+  EXPECT_EQ(agent.asked[1], "check") << "nothing was prepared for the first";
+  EXPECT_EQ(state(), "success");
+  EXPECT_EQ(agent.status().label, "halves");
+  expect_layouts(kHalves, kHalves);
+  EXPECT_EQ(withdrawn_twice(), Texts{});
+}
+
+TEST_F(PartitionTest, AnotherWishWhileItIsPreparedWithdrawsNothing) {
+  agent.start();
+  agent.label("small");
+  agent.asked.clear();
+  agent.withdrawals.clear();
+  const auto before = agent.gpus();
+  agent.before_answer = [&](const std::string& question) {
+    if (question != "prepare") return;
+    agent.before_answer = nullptr;
+    agent.partition().on_label("small");
+  };
+  agent.label("halves");
+  EXPECT_EQ(agent.asked, (Texts{"check", "prepare GPU 0", "abandon GPU 0", "check"}));
+  EXPECT_TRUE(agent.withdrawals.empty());
+  EXPECT_FALSE(journal_left());
+  EXPECT_EQ(state(), "success");
+  EXPECT_EQ(agent.gpus()[0].mig_devices[0].uuid, before[0].mig_devices[0].uuid);
+}
+
+TEST_F(PartitionTest, AnotherWishWhileItIsMadeComesAfterThatGpu) {
+  for (const char* during : {"withdrawal", "execute"}) {
+    Node own{two_boards()};
+    PartitionNode follower{own};
+    own.files.files[kMigConfig] = kConfig;
+    follower.start();
+    if (during == std::string("execute")) {
+      follower.before_answer = [&](const std::string& question) {
+        if (question != "execute") return;
+        follower.before_answer = nullptr;
+        follower.partition().on_label("halves");
+      };
+      follower.label("small");
+    } else {
+      follower.withdraws = false;
+      follower.label("small");
+      follower.partition().on_label("halves");
+      follower.withdraws = true;
+      follower.settle();
+    }
+    EXPECT_EQ(follower.asked,
+              (Texts{"check", "prepare GPU 0", "execute GPU 0", "check", "prepare GPU 0",
+                     "execute GPU 0", "prepare GPU 1", "execute GPU 1"}))
+        << during;
+    EXPECT_EQ(follower.status().state, "success");
+    EXPECT_EQ(follower.layout(0), kHalves);
+    EXPECT_EQ(follower.layout(1), kHalves);
+    // The GPU for its mode, then each of the seven that were made of it, once.
+    std::map<std::string, int> withdrawn;
+    for (const auto& one : follower.withdrawals)
+      for (const std::string& uuid : one) ++withdrawn[uuid];
+    EXPECT_EQ(withdrawn.size(), 9U) << during;
+    for (const auto& [uuid, count] : withdrawn) EXPECT_EQ(count, 1) << uuid;
+  }
+}
+
+TEST_F(PartitionTest, ALabelTakenAwayWhileItIsMadeStopsAfterThatGpu) {
+  agent.start();
+  agent.before_answer = [&](const std::string& question) {
+    if (question == "execute") agent.partition().on_label(std::nullopt);
+  };
+  agent.label("small");
+  expect_layouts(kSmall, "MIG off");
+  EXPECT_EQ(agent.status(), ports::MigStatus({"", "", "", "", agent.status().since}));
+  EXPECT_TRUE(agent.partition().withheld().empty());
+}
+
+// --- a driver that hangs, at each place where it may
+
+TEST_F(PartitionTest, NothingIsPendingForEverWhereverItHangs) {
+  for (const std::string at :
+       {"first look", "recover", "check", "prepare", "withdrawal", "execute", "look"}) {
+    Node own{two_boards()};
+    PartitionNode follower{own};
+    own.files.files[kMigConfig] = kConfig;
+    if (at == "recover") {
+      mig::Change change(own.ports(), Node::options(), own.gpu(0));
+      ASSERT_TRUE(change.prepare(wish({{"3g.20gb", 2}})));
+    }
+    follower.looks = at != "first look";
+    follower.withdraws = at != "withdrawal";
+    follower.hangs_at = at;
+    follower.before_answer = [&](const std::string& question) {
+      if (at == "look" && question == "execute") follower.looks = false;
+    };
+    follower.start();
+    follower.label("small");
+    follower.pass(agent::kFirstWordPatience);
+    EXPECT_EQ(follower.status().state, "pending") << at;
+    EXPECT_EQ(follower.status().label, "small") << at;
+    EXPECT_FALSE(follower.status().reason.empty()) << at;
+    follower.pass(agent::kPendingDeadline);
+    EXPECT_EQ(follower.status().state, "failed") << at;
+    EXPECT_TRUE(follower.status().reason.starts_with("not finished in time: ")) << at;
+    follower.pass(hours(1));
+    EXPECT_EQ(follower.status().state, "failed") << at;
+    follower.before_answer = nullptr;
+    follower.hangs_at.clear();
+    follower.looks = follower.withdraws = true;
+    follower.settle();
+    EXPECT_EQ(follower.status().state, "success") << at << ": " << follower.status().reason;
+    EXPECT_EQ(follower.layout(0), kSmall) << at;
+  }
+}
+
+// The last wish's success is not the next one's.
+TEST_F(PartitionTest, AnotherLabelIsPendingAtOnce) {
+  agent.start();
+  agent.label("small");
+  ASSERT_EQ(state(), "success");
+  agent.answers = false;
+  agent.label("halves");
+  EXPECT_EQ(agent.status().label, "halves");
+  EXPECT_EQ(state(), "pending");
+}
+
+// --- failures
+
+TEST_F(PartitionTest, AFailureIsTriedAgainLessAndLessOften) {
+  agent.start();
+  driver_fails("set_mig_mode");
+  agent.label("small");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_EQ(times("check"), 1U);
+  agent.pass(seconds(5));
+  EXPECT_EQ(times("check"), 2U);
+  agent.pass(seconds(10));
+  EXPECT_EQ(times("check"), 3U);
+  agent.pass(hours(1));
+  // 20, 40, 80, 160 s, then every five minutes; a pass itself takes its tries' time.
+  EXPECT_GE(times("check"), 15U);
+  EXPECT_LE(times("check"), 19U);
+  node.strike = nullptr;
+  const size_t before = times("check");
+  agent.label("small");
+  EXPECT_EQ(times("check"), before + 1) << "asked for again";
+  EXPECT_EQ(state(), "success");
+  agent.pass(hours(1));
+  EXPECT_EQ(times("check"), before + 1) << "nothing more to do";
+}
+
+TEST_F(PartitionTest, AGpuThatDoesNotAnswerHoldsUpNoOther) {
+  for (const bool noticed : {true, false}) {
+    Node own{two_boards()};
+    PartitionNode follower{own};
+    own.files.files[kMigConfig] = kConfig;
+    follower.start();
+    follower.lose(1, true);
+    if (noticed) follower.look();
+    follower.label("small");
+    EXPECT_EQ(follower.status().state, "failed") << noticed;
+    EXPECT_NE(follower.status().reason.find("GPU 1"), std::string::npos)
+        << follower.status().reason;
+    EXPECT_EQ(follower.layout(0), kSmall) << noticed;
+    EXPECT_TRUE(follower.partition().troubles().contains(own.gpu(1).uuid));
+    follower.lose(1, false);
+    follower.look();
+    follower.pass(agent::kFirstMigRetry);
+    EXPECT_EQ(follower.status().state, "success") << noticed << follower.status().reason;
+    EXPECT_EQ(follower.layout(1), kSmall) << noticed;
+    EXPECT_TRUE(follower.partition().troubles().empty());
+  }
+}
+
+TEST_F(PartitionTest, HoldersAreWaitedForAsLongAsAskedFor) {
+  agent.options.wait = minutes(2);
+  agent.start();
+  agent.label("small");
+  const uint16_t client = node.work(0, 7, 0);
+  agent.label("halves");
+  EXPECT_EQ(state(), "pending");
+  EXPECT_NE(reason().find("GPU 0"), std::string::npos) << reason();
+  EXPECT_EQ(agent.layout(1), kHalves) << "the other GPU is changed meanwhile";
+  EXPECT_EQ(agent.layout(0), kSmall);
+  agent.pass(minutes(2) - seconds(10));
+  EXPECT_EQ(state(), "pending");
+  agent.pass(seconds(20));
+  EXPECT_EQ(state(), "failed");
+  node.end_work(client);
+  agent.pass(agent::kFirstMigRetry + seconds(10));
+  EXPECT_EQ(state(), "success") << reason();
+  EXPECT_EQ(agent.layout(0), kHalves);
+}
+
+TEST_F(PartitionTest, WithoutAWaitHoldersAreAFailure) {
+  agent.start();
+  agent.label("small");
+  (void)node.work(0, 7, 0);
+  agent.label("halves");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("PID 5000"), std::string::npos) << reason();
+  expect_layouts(kSmall, kHalves);
+}
+
+TEST_F(PartitionTest, AnotherProgramsChangeIsToldAndNotFought) {
+  agent.start();
+  agent.label("halves");
+  sim::WorldNvml other(*node.world);
+  const auto there = node.look(1);
+  ASSERT_TRUE(
+      other.destroy_ci(node.gpu(1).uuid, there.instances[0].id, there.instances[0].cis[0].id)
+          .has_value());
+  ASSERT_TRUE(other.destroy_gi(node.gpu(1).uuid, there.instances[0].id).has_value());
+  const std::string left = agent.layout(1);
+  agent.look();
+  agent.pass(hours(1));
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("GPU 1: another program changed it"), std::string::npos) << reason();
+  EXPECT_EQ(agent.layout(1), left);
+  agent.label("halves");
+  EXPECT_EQ(state(), "success");
+  expect_layouts(kHalves, kHalves);
+}
+
+// --- wishes that mean nothing
+
+TEST_F(PartitionTest, ALabelThatIsNotThereFailsWithTheNearest) {
+  agent.start();
+  agent.label("smal");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("did you mean small?"), std::string::npos) << reason();
+  EXPECT_TRUE(agent.asked.empty());
+  std::string more = kConfig;
+  more += "  smal:\n    - {devices: all, mig-enabled: false, mig-devices: {}}\n";
+  agent.config(more);
+  EXPECT_EQ(state(), "success") << "the file was edited: " << reason();
+}
+
+TEST_F(PartitionTest, ABadFileLeavesTheLastGoodOneInForce) {
+  agent.start();
+  agent.config("version: v2\n");
+  agent.label("halves");
+  EXPECT_EQ(state(), "success");
+  EXPECT_TRUE(reason().starts_with("made from the last good configuration: ")) << reason();
+  agent.start();
+  agent.label("small");
+  EXPECT_EQ(state(), "success") << "after a restart as well: " << reason();
+  expect_layouts(kSmall, kSmall);
+  agent.config(kConfig);
+  EXPECT_EQ(reason(), "");
+}
+
+TEST_F(PartitionTest, WithoutAnyGoodFileALabelFails) {
+  node.files.files[kMigConfig] = "version: v2\n";
+  agent.start();
+  agent.label("small");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("v2"), std::string::npos) << reason();
+  EXPECT_TRUE(agent.partition().may_offer());
+  agent.config(kConfig);
+  EXPECT_EQ(state(), "success");
+}
+
+// --- a journal that is kept
+
+TEST_F(PartitionTest, AGpuBetweenLayoutsIsWithheldUntilItIsWhole) {
+  agent.start();
+  agent.label("small");
+  driver_fails("create_gi");
+  agent.label("first");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_TRUE(journal_left());
+  const std::set<std::string> whole = {node.gpu(0).uuid};
+  EXPECT_EQ(agent.partition().withheld(), whole);
+  agent.pass(minutes(2));
+  EXPECT_EQ(agent.partition().withheld(), whole);
+  // Also when nothing is wanted any more: it is not left half-way.
+  agent.label(std::nullopt);
+  EXPECT_EQ(agent.partition().withheld(), whole);
+  node.strike = nullptr;
+  agent.pass(agent::kLongestMigRetry);
+  EXPECT_TRUE(agent.partition().withheld().empty());
+  EXPECT_FALSE(journal_left());
+  EXPECT_TRUE(agent.layout(0) == kHalves || agent.layout(0) == kSmall) << agent.layout(0);
+}
+
+TEST_F(PartitionTest, TheJournalOfASilentGpuWaitsForItAndWithholdsIt) {
+  agent.start();
+  leave_journal();
+  agent.lose(0, true);
+  agent.start();
+  EXPECT_TRUE(agent.partition().may_offer()) << "the others need not wait";
+  const std::set<std::string> whole = {node.gpu(0).uuid};
+  EXPECT_EQ(agent.partition().withheld(), whole);
+  EXPECT_TRUE(agent.asked.empty());
+  agent.pass(hours(1));
+  EXPECT_EQ(agent.partition().withheld(), whole);
+  agent.lose(0, false);
+  agent.look();
+  agent.settle();
+  EXPECT_EQ(agent.asked, Texts{"recover"});
+  EXPECT_TRUE(agent.partition().withheld().empty());
+  EXPECT_EQ(agent.layout(0), kHalves);
+}
+
+// --- a mode that waits for a reboot
+
+class RebootTest : public PartitionTest {
+ protected:
+  RebootTest() {
+    // In a virtual machine a GPU cannot be reset.
+    const auto done = node.world->write([](sim::State& s) {
+      s.node.passthrough = 1;
+      return true;
+    });
+    CHECK(done.value_or(false), "the world of a test cannot be made");
+  }
+  void boot() {
+    const auto done = node.world->write([](sim::State& s) {
+      sim::reboot(s);
+      return true;
+    });
+    ASSERT_TRUE(done.value_or(false));
+    node.files.boot += "+1";
+    agent.start();
+  }
+};
+
+TEST_F(RebootTest, WithoutLeaveItFailsAndSaysSo) {
+  agent.start();
+  agent.label("halves");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("reboot"), std::string::npos) << reason();
+  EXPECT_EQ(agent.reboots, 0);
+}
+
+TEST_F(RebootTest, ItIsRebootedOnceAndThenItIsThere) {
+  agent.may_reboot = true;
+  agent.start();
+  agent.label("halves");
+  EXPECT_EQ(agent.states(), (Texts{"pending", "rebooting"}));
+  agent.pass(minutes(1));
+  EXPECT_EQ(agent.reboots, 1);
+  boot();
+  EXPECT_EQ(state(), "success") << reason();
+  expect_layouts(kHalves, kHalves);
+  EXPECT_EQ(node.files.files.at("/state/mig-request").find("rebooted-for"), std::string::npos)
+      << "that one is over: another need for one is another reboot";
+  EXPECT_EQ(agent.reboots, 1);
+}
+
+TEST_F(RebootTest, ARebootThatDidNotHelpIsNotRepeated) {
+  agent.may_reboot = true;
+  agent.start();
+  agent.label("halves");
+  for (int life = 0; life < 3; ++life) {
+    agent.start();  // the mode is as it was
+    agent.pass(hours(1));
+    EXPECT_EQ(state(), "failed");
+    EXPECT_NE(reason().find("a reboot did not help"), std::string::npos) << reason();
+  }
+  EXPECT_EQ(agent.reboots, 1);
+}
+
+TEST_F(RebootTest, AMachineThatDoesNotRestartIsToldOf) {
+  agent.may_reboot = true;
+  agent.start();
+  agent.label("halves");
+  agent.pass(agent::kRebootPatience - seconds(1));
+  EXPECT_EQ(state(), "rebooting");
+  agent.pass(seconds(1));
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("has not restarted"), std::string::npos) << reason();
+  EXPECT_EQ(agent.reboots, 1);
+}
+
+TEST_F(RebootTest, ACommandThatFailsIsTriedAgain) {
+  agent.may_reboot = agent.reboot_fails = true;
+  agent.start();
+  agent.label("halves");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("cannot be rebooted"), std::string::npos) << reason();
+  agent.reboot_fails = false;
+  agent.pass(agent::kFirstMigRetry + seconds(1));
+  EXPECT_EQ(state(), "rebooting");
+  EXPECT_EQ(agent.reboots, 2);
+}
+
+// Otherwise each boot would find that it was not rebooted yet.
+TEST_F(RebootTest, ThereIsNoneThatCannotBeRemembered) {
+  agent.may_reboot = true;
+  agent.start();
+  agent.before_answer = [&](const std::string& question) {
+    if (question == "execute") node.files.full = true;
+  };
+  agent.label("halves");
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("it is not rebooted"), std::string::npos) << reason();
+  EXPECT_EQ(agent.reboots, 0);
+}
+
+}  // namespace
+}  // namespace gpuslice::mig_test
