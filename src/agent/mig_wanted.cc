@@ -50,7 +50,10 @@ void MigWanted::start() {
       // Of the label: what the API server said last counts until it has spoken again.
       if (lines.front() == kHead)
         for (const std::string_view line : lines) {
-          if (line.starts_with("label ") && source_.label_from_api) label_ = line.substr(6);
+          if (line.starts_with("label ") && source_.label_from_api) {
+            label_ = line.substr(6);
+            known_ = true;
+          }
           if (line.starts_with("rebooted-for ")) rebooted_for_ = line.substr(13);
         }
     }
@@ -137,7 +140,8 @@ bool MigWanted::read_label() {
 
 bool MigWanted::set_label(std::optional<std::string> label) {
   std::string now = label.value_or("");
-  if (now == label_) return false;
+  const bool news = !std::exchange(known_, true);
+  if (now == label_ && !news) return false;
   label_ = std::move(now);
   remember();
   return true;

@@ -29,7 +29,7 @@ struct MigSource {
 class MigWanted {
  public:
   MigWanted(MigSource source, ports::HostFiles& files, Log& log)
-      : source_(std::move(source)), files_(files), log_(log) {}
+      : source_(std::move(source)), files_(files), log_(log), known_(!source_.label_from_api) {}
 
   // Reads what the last life of the agent wanted, and the files.
   void start();
@@ -38,6 +38,8 @@ class MigWanted {
   // The label of the API server's node. Nothing: it was taken away, and what is there stays. True
   // when it is another one.
   bool set_label(std::optional<std::string> label);
+  // False before the API server's first word, where no earlier life heard one.
+  [[nodiscard]] bool known() const { return known_; }
 
   // "" when nothing is wanted.
   [[nodiscard]] const std::string& label() const { return label_; }
@@ -68,6 +70,7 @@ class MigWanted {
   std::optional<std::string> seen_;  // the text that was judged last
   std::string problem_;
   std::string label_;
+  bool known_;
   std::string rebooted_for_;
   std::string written_;
 };

@@ -146,7 +146,10 @@ void Partition::on_mig_recovered(std::vector<mig::Report> reports) {
 }
 
 bool Partition::pass_is_due() const {
-  if (wanted_.label().empty()) return !settled_ || wanted_.request() != request_done_;
+  // Before the node was ever seen, what it asks for is not known: what is offered now could be in
+  // the way.
+  if (wanted_.label().empty())
+    return wanted_.known() && (!settled_ || wanted_.request() != request_done_);
   return asked_ || now() >= retry_at_ || wanted_.request() != request_done_ ||
          answering() != gpus_done_;
 }

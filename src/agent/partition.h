@@ -7,8 +7,9 @@
 //
 // At a start nothing is offered (may_offer()) before what an earlier life left half-way is finished
 // or reverted, and before the wanted layout has been tried once: after a reboot the instances are
-// gone, and pods must not be given whole GPUs instead. A change withdraws the devices that go, and
-// only these, before it touches the GPU.
+// gone, and pods must not be given whole GPUs instead; nor, at a first start and for a while only,
+// before the API server has said what is wanted. A change withdraws the devices that go, and only
+// these, before it touches the GPU.
 //
 // A failed pass is tried again after kFirstMigRetry, doubled up to kLongestMigRetry, and at once
 // when it is asked for again. What another program does to a GPU afterwards is told, not fought.

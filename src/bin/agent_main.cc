@@ -21,8 +21,8 @@
 #include "bin/agent_setup.h"
 #include "bin/agent_view.h"
 #include "bin/agent_web.h"
+#include "bin/api_node.h"
 #include "bin/hook_main.h"
-#include "bin/node_labels.h"
 #include "bin/version.h"
 #include "host/event_loop.h"
 #include "host/node_host.h"
@@ -69,6 +69,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
 
  private:
   [[nodiscard]] std::unique_ptr<WorkerMig> make_mig();
+  void make_api_node();
   void begin_kube();
   void reconcile_soon();
   void reconcile();
@@ -98,7 +99,8 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::unique_ptr<kubelet::NodeKubelet> kubelet_;
   std::unique_ptr<WorkerMig> mig_;
   MigStatusFile mig_status_;
-  std::unique_ptr<NodeLabels> node_labels_;
+  MigStatusBoards mig_boards_;
+  std::unique_ptr<ApiNode> api_node_;
   std::unique_ptr<agent::Agent> agent_;
   std::unique_ptr<kube::NodeKube> kube_;
   std::unique_ptr<AgentWeb> web_;
@@ -156,15 +158,27 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
   if (setup_.changes_mig) mig_ = make_mig();
   agent::AgentPorts ports{files_, clock_, driver_, *kubelet_};
   ports.mig = mig_.get();
-  ports.mig_status = &mig_status_;
+  mig_boards_.add(mig_status_);
+  ports.mig_status = &mig_boards_;
   agent::AgentOptions mine = agent_options(setup_);
   if (setup_.kube) {
-    node_labels_ = std::make_unique<NodeLabels>(
-        loop_, log_, [this](const Status& status) { agent_->on_labels_applied(status); });
-    mine.labels.apply = [this](const agent::Labels& labels) { node_labels_->want(labels); };
+    make_api_node();
+    mine.labels.apply = [this](const agent::Labels& labels) { api_node_->labels().want(labels); };
   }
   agent_ = std::make_unique<agent::Agent>(std::move(mine), ports, log_);
   if (setup_.kube) begin_kube();
+}
+
+void NodeAgent::make_api_node() {
+  ApiNode::Told told;
+  told.labels_applied = [this](const Status& status) { agent_->on_labels_applied(status); };
+  if (setup_.partition.source.label_from_api)
+    told.mig_label = [this](std::optional<std::string> label) {
+      agent_->on_mig_label(std::move(label));
+      reconcile_soon();
+    };
+  api_node_ = std::make_unique<ApiNode>(loop_, log_, std::move(told));
+  if (ports::MigStatusBoard* board = api_node_->mig_board()) mig_boards_.add(*board);
 }
 
 void NodeAgent::begin_kube() {
@@ -176,8 +190,8 @@ void NodeAgent::begin_kube() {
   };
   options.seed = std::random_device()();
   kube_ = std::make_unique<kube::NodeKube>(std::move(options), kube::https_transport(*setup_.kube),
-                                           *node_labels_);
-  node_labels_->begin(*kube_);
+                                           *api_node_);
+  api_node_->begin(*kube_);
 }
 
 std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
@@ -222,6 +236,8 @@ Status NodeAgent::start() {
   }
   log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, setup_.kubelet_dir,
             web_ ? fmt::format("; page, metrics and health at http://{}/", web_->address()) : "");
+  if (!setup_.without_kube.empty())
+    log_.info("the node's labels choose nothing: {}", setup_.without_kube);
   agent_->start();
   reconcile();
   return {};
@@ -235,7 +251,7 @@ bool NodeAgent::stop() {
   signals_.reset();
   next_reconcile_.reset();
   ledger_due_.reset();
-  if (node_labels_) node_labels_->end();
+  if (api_node_) api_node_->end();
   kube_.reset();
   // Streams and sockets go whatever the driver does. The agent itself stays while a change of MIG
   // may ask it what was given out; one that does not end in time is left to its journal.

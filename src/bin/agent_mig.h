@@ -77,4 +77,16 @@ class MigStatusFile final : public ports::MigStatusBoard {
   ports::HostFiles& files_;
 };
 
+// Shows it in several places.
+class MigStatusBoards final : public ports::MigStatusBoard {
+ public:
+  void add(ports::MigStatusBoard& board) { boards_.push_back(&board); }
+  void show(const ports::MigStatus& status) override {
+    for (ports::MigStatusBoard* board : boards_) board->show(status);
+  }
+
+ private:
+  std::vector<ports::MigStatusBoard*> boards_;
+};
+
 }  // namespace gpuslice::bin

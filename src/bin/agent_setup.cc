@@ -145,23 +145,40 @@ std::string said_of_kube(const AgentCommand& command, const std::string& flag, c
   return said != command.kube.end() ? said->second : variable(environment, name);
 }
 
+// The account that was named, or the pod's own.
+Result<kube::Account> account(const std::string& kubeconfig, char** environment) {
+  if (!kubeconfig.empty()) return kube::load_kubeconfig(kubeconfig);
+  return kube::in_cluster_account(variable(environment, "KUBERNETES_SERVICE_HOST"),
+                                  variable(environment, "KUBERNETES_SERVICE_PORT"),
+                                  std::string(kube::kServiceAccountDir));
+}
+
+// What is asked of the API server: labels that tell, where that was said, and labels that choose,
+// where there is something to choose from and an account.
 Status set_kube(const AgentCommand& command, char** environment, AgentSetup& setup) {
-  if (setup.labels_to != agent::LabelsTo::kNode) return {};
-  if (command.no_kube)
+  const bool tells = setup.labels_to == agent::LabelsTo::kNode;
+  const agent::MigSource& mig = setup.partition.source;
+  const bool chooses_mig =
+      setup.changes_mig && mig.any() && mig.label.empty() && mig.label_path.empty();
+  if (command.no_kube && tells)
     return fail(Code::kUsage, "agent: --labels-to node and --no-kube: only one of them can hold");
+  if (command.no_kube || (!tells && !chooses_mig)) return {};
+  const std::string kubeconfig = said_of_kube(command, "kubeconfig", environment, "KUBECONFIG");
+  auto found = account(kubeconfig, environment);
+  if (!found && !tells && kubeconfig.empty()) {
+    // No pod, or one without an account: a node without the API server.
+    setup.without_kube = found.error().message;
+    return {};
+  }
+  TRY_ASSIGN(setup.kube, std::move(found));
   setup.node = said_of_kube(command, "node-name", environment, "NODE_NAME");
   if (setup.node.empty())
     return fail(Code::kUsage,
-                "agent: --labels-to node: which node this is is not known; write --node-name, or "
-                "give NODE_NAME from the pod's spec.nodeName");
-  const std::string config = said_of_kube(command, "kubeconfig", environment, "KUBECONFIG");
-  if (!config.empty()) {
-    TRY_ASSIGN(setup.kube, kube::load_kubeconfig(config));
-    return {};
-  }
-  TRY_ASSIGN(setup.kube, kube::in_cluster_account(variable(environment, "KUBERNETES_SERVICE_HOST"),
-                                                  variable(environment, "KUBERNETES_SERVICE_PORT"),
-                                                  std::string(kube::kServiceAccountDir)));
+                "agent: {}: which node this is is not known; write --node-name, or give NODE_NAME "
+                "from the pod's spec.nodeName{}",
+                tells ? "--labels-to node" : "--mig-config with the API server",
+                tells ? "" : "; without the API server: --no-kube");
+  setup.partition.source.label_from_api = chooses_mig;
   return {};
 }
 

@@ -32,6 +32,7 @@ struct AgentSetup {
   Places places;
   std::optional<kube::Account> kube;  // where something is asked of the API server
   std::string node;                   // the own Node's name, with `kube`
+  std::string without_kube;           // why the API server is not asked although it could choose
 };
 
 // kUsage or kInvalidConfig when what was said does not hold together.

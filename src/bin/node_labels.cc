@@ -4,11 +4,6 @@
 
 namespace gpuslice::bin {
 
-void NodeLabels::begin(ports::KubeApi& kube) {
-  kube_ = &kube;
-  kube_->watch_node();
-}
-
 void NodeLabels::want(const Labels& labels) {
   wanted_ = labels;
   go();
@@ -45,16 +40,7 @@ void NodeLabels::on_node(std::optional<ports::NodeObject> node) {
   go();
 }
 
-void NodeLabels::on_kube_reachable(Status status) {
-  if (status) {
-    log_.over("kube");
-    return;
-  }
-  log_.once(Level::kWarning, "kube",
-            fmt::format("API server: {}; what was seen last stays true", status.error().message));
-}
-
-void NodeLabels::on_labels_applied(Status status) {
+void NodeLabels::on_labels_applied(const Status& status) {
   under_way_ = false;
   applied_(status);
   if (status) return go();

@@ -8,8 +8,8 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
-#include "base/log.h"
 #include "host/event_loop.h"
 #include "ports/kube.h"
 
@@ -18,35 +18,29 @@ namespace gpuslice::bin {
 // Between two applies of the same labels: somebody else who wants them otherwise is not raced.
 inline constexpr Duration kLabelsPause = std::chrono::seconds(30);
 
-class NodeLabels final : public ports::KubeEvents {
+class NodeLabels {
  public:
   using Labels = std::map<std::string, std::string>;
   // `applied`: what became of it, also of what was done again.
-  NodeLabels(host::EventLoop& loop, Log& log, std::function<void(const Status&)> applied)
-      : loop_(loop), log_(log), applied_(std::move(applied)) {}
+  NodeLabels(host::EventLoop& loop, std::function<void(const Status&)> applied)
+      : loop_(loop), applied_(std::move(applied)) {}
 
   // `kube` is asked until end().
-  void begin(ports::KubeApi& kube);
+  void begin(ports::KubeApi& kube) { kube_ = &kube; }
   void end() {
     kube_ = nullptr;
     pause_.reset();
   }
   void want(const Labels& labels);
 
-  void on_node(std::optional<ports::NodeObject> node) override;
-  void on_config_map(const ports::ObjectName&, std::optional<ports::ConfigMapObject>) override {}
-  void on_pods(ports::PodList) override {}
-  void on_kube_reachable(Status status) override;
-  void on_labels_applied(Status status) override;
-  void on_node_patched(Status) override {}
-  void on_evicted(const ports::ObjectName&, Status) override {}
+  void on_node(std::optional<ports::NodeObject> node);
+  void on_labels_applied(const Status& status);
 
  private:
   void go();
   [[nodiscard]] bool shown() const;
 
   host::EventLoop& loop_;
-  Log& log_;
   std::function<void(const Status&)> applied_;
   ports::KubeApi* kube_ = nullptr;
   std::optional<Labels> wanted_;

@@ -1,0 +1,43 @@
+#include "bin/api_node.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace gpuslice::bin {
+
+ApiNode::ApiNode(host::EventLoop& loop, Log& log, Told told)
+    : log_(log), labels_(loop, std::move(told.labels_applied)), patches_(loop, log) {
+  if (told.mig_label) mig_.emplace(patches_, log, std::move(told.mig_label));
+}
+
+void ApiNode::begin(ports::KubeApi& kube) {
+  labels_.begin(kube);
+  patches_.begin(kube);
+  if (mig_) mig_->begin(kube);
+  kube.watch_node();
+}
+
+void ApiNode::end() {
+  labels_.end();
+  patches_.end();
+  if (mig_) mig_->end();
+}
+
+void ApiNode::on_node(std::optional<ports::NodeObject> node) {
+  patches_.on_node(node);
+  if (mig_) mig_->on_node(node);
+  labels_.on_node(std::move(node));
+}
+
+void ApiNode::on_kube_reachable(Status status) {
+  if (status) {
+    log_.over("kube");
+    patches_.on_reachable();
+    return;
+  }
+  log_.once(Level::kWarning, "kube",
+            fmt::format("API server: {}; what was seen last stays true", status.error().message));
+}
+
+}  // namespace gpuslice::bin

@@ -1,0 +1,53 @@
+#pragma once
+
+// The own Node in the API server, both ways: hears it and hands each part of the agent what is
+// meant for it; writes what they have to say. T0.
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "base/log.h"
+#include "bin/node_labels.h"
+#include "bin/node_mig.h"
+#include "bin/node_patches.h"
+#include "host/event_loop.h"
+#include "ports/kube.h"
+
+namespace gpuslice::bin {
+
+class ApiNode final : public ports::KubeEvents {
+ public:
+  // What is said to the agent.
+  struct Told {
+    std::function<void(const Status&)> labels_applied;
+    // See NodeMig; null: the node's labels choose no layout, and none is told.
+    std::function<void(std::optional<std::string>)> mig_label;
+  };
+  ApiNode(host::EventLoop& loop, Log& log, Told told);
+
+  // `kube` is asked until end().
+  void begin(ports::KubeApi& kube);
+  void end();
+
+  [[nodiscard]] NodeLabels& labels() { return labels_; }
+  // Null where the node's labels choose no layout.
+  [[nodiscard]] ports::MigStatusBoard* mig_board() { return mig_ ? &*mig_ : nullptr; }
+
+  void on_node(std::optional<ports::NodeObject> node) override;
+  void on_config_map(const ports::ObjectName&, std::optional<ports::ConfigMapObject>) override {}
+  void on_pods(ports::PodList) override {}
+  void on_kube_reachable(Status status) override;
+  void on_labels_applied(Status status) override { labels_.on_labels_applied(std::move(status)); }
+  void on_node_patched(Status status) override { patches_.on_patched(status); }
+  void on_evicted(const ports::ObjectName&, Status) override {}
+
+ private:
+  Log& log_;
+  NodeLabels labels_;
+  NodePatches patches_;
+  std::optional<NodeMig> mig_;
+};
+
+}  // namespace gpuslice::bin
