@@ -67,7 +67,7 @@ Board hopper(std::string_view key, std::string_view name, uint32_t device, uint3
   b.sm = sm;
   b.cores_per_sm = 128;
   b.mode_change = ModeChange::kResetless;
-  b.clocks = {345, 1095, 1980, 1593, 2619, 1545};
+  b.clocks = {345, 1095, 1980, 2619, 2619, 1545, 0, 1593};
   b.power = {70'000, 200'000, 700'000, 700'000};
   b.temperatures = {32, 70, 87, 90, 85, 95};
   b.links = {5, 16, 18, 4, true, 26'562};
@@ -79,10 +79,29 @@ Board hopper(std::string_view key, std::string_view name, uint32_t device, uint3
 Board hopper_pcie(Board b, uint32_t graphics_max, uint32_t memory_mhz, uint32_t watts,
                   uint8_t nvlinks) {
   b.clocks.graphics_max = graphics_max;
-  b.clocks.memory_max = memory_mhz;
+  b.clocks.memory_idle = b.clocks.memory_max = memory_mhz;
+  if (b.clocks.memory_low >= memory_mhz) b.clocks.memory_low = 0;
   b.power = {50'000, 200'000, watts * 1000, watts * 1000};
   b.links.nvswitch = false;
   b.links.nvlinks = nvlinks;
+  return b;
+}
+
+// As one answered under driver 580.159.04: docs/hardware.md.
+Board h200() {
+  Board b = hopper("H200-141GB", "NVIDIA H200", 0x2335, 143771, 132);
+  b.pci_subsystem_id = 0x18bf10de;
+  b.memory_reserved_mib = 615;
+  b.bar1_mib = 262144;
+  b.memory_bus_bits = 6016;
+  b.remap_banks = 3072;
+  b.clocks = {345, 1095, 1980, 3201, 3201, 1545, 765, 2201, 1980};
+  b.power.idle = 78'000;
+  b.temperatures.shutdown = 95;
+  b.temperatures.slowdown = 89;
+  b.temperatures.max_operating = 87;
+  b.vbios = "96.00.A5.00.1A";
+  b.part_number = "692-2G520-0282-000";
   return b;
 }
 
@@ -187,7 +206,7 @@ const std::vector<Board>& all() {
                   12),
       hopper_pcie(hopper("H100-94GB-NVL", "NVIDIA H100 NVL", 0x2321, 95830, 132), 1785, 2619, 400,
                   12),
-      hopper("H200-141GB", "NVIDIA H200", 0x2335, 143771, 132),
+      h200(),
       hopper_pcie(hopper("H200-141GB", "NVIDIA H200 NVL", 0x233b, 143771, 132), 1785, 3201, 600,
                   18),
       rtx_pro_6000(),

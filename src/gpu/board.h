@@ -58,6 +58,10 @@ struct Clocks {  // MHz
   uint32_t graphics_idle = 0, graphics_base = 0, graphics_max = 0;
   uint32_t memory_idle = 0, memory_max = 0;
   uint32_t video_max = 0;
+  uint32_t video_idle = 0;  // 0: not known
+  uint32_t memory_low =
+      0;  // a lower clock that may be asked for, not that of an idle board; 0: none
+  uint32_t graphics_app = 0;  // the default application clock; 0: graphics_base
 };
 
 struct Power {  // mW
@@ -90,6 +94,7 @@ struct Board {
   uint32_t memory_reserved_mib = 0;  // nvmlMemory_v2.reserved with nothing running
   uint32_t bar1_mib = 0;
   uint32_t memory_bus_bits = 0;
+  uint32_t remap_banks = 640;  // of nvmlDeviceGetRowRemapperHistogram
   uint32_t sm = 0;
   uint32_t cores_per_sm = 0;
   uint8_t compute_slices = 0;  // 0: no MIG

@@ -208,7 +208,8 @@ Vitals vitals(const State& state, uint32_t gpu, int64_t now) {
   v.video_mhz =
       b.clocks.graphics_max == 0
           ? 0
-          : static_cast<uint32_t>(uint64_t{b.clocks.video_max} * graphics / b.clocks.graphics_max);
+          : std::max(b.clocks.video_idle, static_cast<uint32_t>(uint64_t{b.clocks.video_max} *
+                                                                graphics / b.clocks.graphics_max));
   // HBM boards stay in P0; those that clock their memory down go to P8.
   v.performance_state = idle && b.clocks.memory_idle != b.clocks.memory_max ? 8 : 0;
   v.memory_utilisation = memory_utilisation(activity);

@@ -78,7 +78,7 @@ struct Instance {
 // `out` is filled up to its size; `count` is how many there are. kInvalidArgument: unknown profile.
 [[nodiscard]] Ret gi_placements(const State& state, uint32_t gpu, ProfileId profile,
                                 std::span<Placement> out, uint32_t& count);
-// How many instances of a profile could be made now. kNotSupported with MIG off.
+// How many instances of a profile could be made now, or with MIG off, were it on.
 [[nodiscard]] Ret gi_capacity(const State& state, uint32_t gpu, ProfileId profile, uint32_t& count);
 [[nodiscard]] Ret ci_placements(const State& state, uint32_t gpu, uint8_t gi, uint8_t ci_enum,
                                 std::span<Placement> out, uint32_t& count);

@@ -102,7 +102,7 @@ Ret gi_placements(const State& state, uint32_t gpu, ProfileId profile, std::span
 
 Ret gi_capacity(const State& state, uint32_t gpu, ProfileId profile, uint32_t& count) {
   if (gpu >= state.node.gpu_count) return Ret::kInvalidArgument;
-  if (!mig_capable(state, gpu) || !state.gpus[gpu].mig_current) return Ret::kNotSupported;
+  if (!mig_capable(state, gpu)) return Ret::kNotSupported;
   const std::optional<uint8_t> index = profile_index(state, gpu, profile);
   if (!index) return Ret::kInvalidArgument;
   // Instances of this profile are made on a copy until no more fit: the placements of one profile

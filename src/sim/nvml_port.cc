@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "ports/nvml_return.h"
 #include "sim/mig.h"
 
@@ -11,6 +12,11 @@ namespace gpuslice::sim {
 namespace {
 
 constexpr uint32_t kA30 = 0x20B710DE;
+
+uint64_t driver_branch(const State& state) {
+  const std::string_view text = state.node.driver;
+  return parse_u64(text.substr(0, text.find('.'))).value_or(580);
+}
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint8_t kMostCiEnums = 9;
@@ -179,7 +185,7 @@ Result<ports::GiProfiles> WorldNvml::gi_profiles(const std::string& gpu) {
   ports::GiProfiles out;
   TRY(on_gpu("gi_profiles", gpu, [&](const State& state, uint32_t i) {
     if (!mig_capable(state, i)) return Ret::kNotSupported;
-    const bool old = std::string_view(state.node.driver).starts_with("535");
+    const bool old = driver_branch(state) == 535;
     if (old && !state.gpus[i].mig_current) {
       out.trusted = false;
       return Ret::kSuccess;
@@ -217,6 +223,8 @@ Result<ports::GiProfiles> WorldNvml::gi_profiles(const std::string& gpu) {
 Result<uint32_t> WorldNvml::gi_free(const std::string& gpu, ProfileId profile) {
   uint32_t count = 0;
   TRY(on_gpu("gi_free", gpu, [&](const State& state, uint32_t i) {
+    // Branch 580 answers with MIG off too (docs/hardware.md).
+    if (!state.gpus[i].mig_current && driver_branch(state) < 580) return Ret::kNotSupported;
     return gi_capacity(state, i, profile, count);
   }));
   return count;

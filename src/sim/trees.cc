@@ -15,6 +15,7 @@
 #include <set>
 #include <vector>
 
+#include "base/text.h"
 #include "sim/abort_point.h"
 #include "sim/mig.h"
 #include "sim/visibility.h"
@@ -115,11 +116,11 @@ void add_gpu(const State& state, uint32_t index, Tree& tree) {
   add_pci(state, index, tree);
   if (state.node.driver_loaded == 0) return;
   tree[fmt::format("dev/nvidia{}", gpu.minor)] = node(kNvidiaMajor, gpu.minor);
-  tree[fmt::format("proc/driver/nvidia/gpus/{}/information", bdf(gpu))] =
-      file(fmt::format("Model: \t\t {}\nIRQ:   \t\t {}\nGPU UUID: \t {}\nVideo BIOS: \t {}\nBus "
-                       "Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\nBus "
-                       "Location: \t {}\nDevice Minor: \t {}\nGPU Excluded:\t No\n",
-                       board.name, 40 + index, gpu.uuid, board.vbios, bdf(gpu), gpu.minor));
+  tree[fmt::format("proc/driver/nvidia/gpus/{}/information", bdf(gpu))] = file(
+      fmt::format("Model: \t\t {}\nIRQ:   \t\t {}\nGPU UUID: \t {}\nVideo BIOS: \t {}\nBus "
+                  "Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\nBus "
+                  "Location: \t {}\nDevice Minor: \t {}\nGPU Excluded:\t No\n",
+                  board.name, irq_of(index), gpu.uuid, to_lower(board.vbios), bdf(gpu), gpu.minor));
   if (!board.mig()) return;
   const std::string mig = fmt::format("proc/driver/nvidia/capabilities/gpu{}/mig/", gpu.minor);
   tree[mig + ".keep"] = file("");

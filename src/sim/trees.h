@@ -27,6 +27,9 @@ struct TreeEntry {
 // By path below the root, without leading '/'. Folders follow from the paths.
 using Tree = std::map<std::string, TreeEntry>;
 
+// The interrupt of a GPU, as /proc and NVML tell it.
+[[nodiscard]] constexpr uint32_t irq_of(uint32_t gpu) { return 40 + gpu; }
+
 // What changes with the world. Files that stay (the library) are laid by lay_driver_files().
 [[nodiscard]] Tree tree_of(const State& state);
 // Differs when tree_of() does.

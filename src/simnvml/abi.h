@@ -252,6 +252,31 @@ struct ConfComputeMemSize {
 struct ConfComputeSystemState {
   uint32_t environment, cc_feature, dev_tools_mode;
 };
+struct ClockOffsetsV1 {
+  uint32_t version, type, pstate;
+  int32_t offset_mhz, min_mhz, max_mhz;
+};
+static_assert(sizeof(ClockOffsetsV1) == 24);
+struct ViolationTime {
+  uint64_t reference_us, violation_ns;
+};
+static_assert(sizeof(ViolationTime) == 16);
+struct SramEccStatusV1 {
+  uint32_t version;
+  uint64_t counts[11];
+  uint32_t threshold_exceeded;
+};
+static_assert(sizeof(SramEccStatusV1) == 104 && offsetof(SramEccStatusV1, counts) == 8 &&
+              offsetof(SramEccStatusV1, threshold_exceeded) == 96);
+struct CapabilitiesV1 {
+  uint32_t version, mask;
+};
+static_assert(sizeof(CapabilitiesV1) == 8);
+struct DriverBranchV1 {
+  uint32_t version;
+  char branch[80];
+};
+static_assert(sizeof(DriverBranchV1) == 84);
 struct NvLinkInfoV1 {
   uint32_t version, is_nvle_enabled;
 };

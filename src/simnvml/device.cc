@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "base/text.h"
 #include "sim/events.h"
 #include "sim/life.h"
 #include "simnvml/session.h"
@@ -16,6 +17,14 @@ std::string mig_name(const Call& c) {
   const sim::Ci& ci = c.gpu().gis[c.object.gi].cis[c.object.ci];
   const std::string slices = ci.size < gi.slices ? fmt::format("{}c.", ci.size) : "";
   return fmt::format("{} MIG {}{}", c.board().name, slices, gi.name);
+}
+
+// The board's part number and a version: 692-2G520-0282-000 has G520.0282.02.02.
+std::string inforom_image(const gpu::Board& board) {
+  const auto parts = split(board.part_number, '-');
+  if (parts.size() != 4 || parts[1].size() != 5) return "G506.0200.00.04";
+  return fmt::format("{}.{}.{}", parts[1].substr(1), parts[2],
+                     board.arch < gpu::Arch::kHopper ? "00.04" : "02.02");
 }
 
 sim::Vitals vitals(const Call& c) { return sim::vitals(c.state(), c.object.gpu, c.now()); }
@@ -82,14 +91,15 @@ NVML_API int nvmlDeviceGetMultiGpuBoard(Handle h, uint32_t* out) {
 }
 NVML_API int nvmlDeviceGetInforomImageVersion(Handle h, char* out, uint32_t length) {
   return device_call(__func__, h, kGpuOnly,
-                     [&](Call&) { return put_text(out, length, "G506.0200.00.04"); });
+                     [&](Call& c) { return put_text(out, length, inforom_image(c.board())); });
 }
 NVML_API int nvmlDeviceGetInforomVersion(Handle h, uint32_t object, char* out, uint32_t length) {
-  return device_call(__func__, h, kGpuOnly, [&](Call&) {
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (object > 3) return Ret::kInvalidArgument;
-    constexpr std::string_view kVersions[] = {"2.0", "6.16", "", ""};
-    return kVersions[object].empty() ? Ret::kNotSupported
-                                     : put_text(out, length, kVersions[object]);
+    if (object > 1) return Ret::kNotSupported;
+    constexpr std::string_view kOlder[] = {"2.0", "6.16"}, kHopper[] = {"2.1", "7.16"};
+    return put_text(out, length,
+                    c.board().arch < gpu::Arch::kHopper ? kOlder[object] : kHopper[object]);
   });
 }
 NVML_API int nvmlDeviceGetBrand(Handle h, uint32_t* out) {
@@ -222,7 +232,7 @@ int engine_utilization(const char* name, Handle h, uint32_t* utilization, uint32
     if (utilization == nullptr || period == nullptr) return Ret::kInvalidArgument;
     if (c.gpu().mig_current != 0) return Ret::kNotSupported;
     *utilization = 0;
-    *period = 167'000;  // microseconds
+    *period = 100'000;  // microseconds
     return Ret::kSuccess;
   });
 }
@@ -247,8 +257,10 @@ NVML_API int nvmlDeviceGetEncoderStats(Handle h, uint32_t* sessions, uint32_t* f
     return Ret::kSuccess;
   });
 }
-NVML_API int nvmlDeviceGetEncoderCapacity(Handle h, uint32_t, uint32_t* out) {
+NVML_API int nvmlDeviceGetEncoderCapacity(Handle h, uint32_t codec, uint32_t* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
+    // A Hopper says so of H.264 and HEVC, and has no encoder.
+    if (c.board().arch == gpu::Arch::kHopper && codec <= 1) return put(out, 100U);
     return c.board().encoders == 0 ? Ret::kNotSupported : put(out, 100U);
   });
 }
@@ -262,6 +274,7 @@ NVML_API int nvmlDeviceGetFBCSessions(Handle h, uint32_t* count, void*) {
 namespace {
 enum Clock : uint32_t { kGraphicsClock = 0, kSmClock = 1, kMemoryClock = 2, kVideoClock = 3 };
 
+// Of an unknown kind: "not supported" here, "invalid argument" of the other clocks.
 Ret current_clock(const Call& c, uint32_t type, uint32_t* out) {
   const sim::Vitals v = vitals(c);
   switch (type) {
@@ -274,7 +287,7 @@ Ret current_clock(const Call& c, uint32_t type, uint32_t* out) {
     case kVideoClock:
       return put(out, v.video_mhz);
     default:
-      return Ret::kInvalidArgument;
+      return Ret::kNotSupported;
   }
 }
 Ret max_clock(const Call& c, uint32_t type, uint32_t* out) {
@@ -291,9 +304,15 @@ Ret max_clock(const Call& c, uint32_t type, uint32_t* out) {
       return Ret::kInvalidArgument;
   }
 }
+// What a customer may boost to: memory and video are not theirs.
+Ret boost_clock(const Call& c, uint32_t type, uint32_t* out) {
+  if (type == kMemoryClock || type == kVideoClock) return Ret::kNotSupported;
+  return max_clock(c, type, out);
+}
 Ret app_clock(const Call& c, uint32_t type, uint32_t* out, bool by_default) {
   const gpu::Clocks& clocks = c.board().clocks;
   const uint32_t graphics = !by_default && c.gpu().app_graphics_mhz != 0 ? c.gpu().app_graphics_mhz
+                            : clocks.graphics_app != 0                   ? clocks.graphics_app
                                                                          : clocks.graphics_base;
   const uint32_t memory =
       !by_default && c.gpu().app_memory_mhz != 0 ? c.gpu().app_memory_mhz : clocks.memory_max;
@@ -318,7 +337,7 @@ NVML_API int nvmlDeviceGetMaxClockInfo(Handle h, uint32_t type, uint32_t* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) { return max_clock(c, type, out); });
 }
 NVML_API int nvmlDeviceGetMaxCustomerBoostClock(Handle h, uint32_t type, uint32_t* out) {
-  return device_call(__func__, h, kGpuOnly, [&](Call& c) { return max_clock(c, type, out); });
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) { return boost_clock(c, type, out); });
 }
 NVML_API int nvmlDeviceGetApplicationsClock(Handle h, uint32_t type, uint32_t* out) {
   return device_call(__func__, h, kGpuOnly,
@@ -337,7 +356,7 @@ NVML_API int nvmlDeviceGetClock(Handle h, uint32_t type, uint32_t id, uint32_t* 
       case 2:
         return app_clock(c, type, out, true);
       case 3:
-        return max_clock(c, type, out);
+        return boost_clock(c, type, out);
       default:
         return Ret::kInvalidArgument;
     }
@@ -347,12 +366,13 @@ NVML_API int nvmlDeviceGetSupportedMemoryClocks(Handle h, uint32_t* count, uint3
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (count == nullptr) return Ret::kInvalidArgument;
     const gpu::Clocks& clocks = c.board().clocks;
-    const uint32_t have = clocks.memory_idle == clocks.memory_max ? 1 : 2;
+    const uint32_t low = clocks.memory_low != 0 ? clocks.memory_low : clocks.memory_idle;
+    const uint32_t have = low == clocks.memory_max ? 1 : 2;
     const uint32_t room = *count;
     *count = have;
     if (out == nullptr || room < have) return Ret::kInsufficientSize;
     out[0] = clocks.memory_max;
-    if (have == 2) out[1] = clocks.memory_idle;
+    if (have == 2) out[1] = low;
     return Ret::kSuccess;
   });
 }
@@ -361,7 +381,9 @@ NVML_API int nvmlDeviceGetSupportedGraphicsClocks(Handle h, uint32_t memory, uin
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (count == nullptr) return Ret::kInvalidArgument;
     const gpu::Clocks& clocks = c.board().clocks;
-    if (memory != clocks.memory_max && memory != clocks.memory_idle) return Ret::kNotFound;
+    if (memory != clocks.memory_max && memory != clocks.memory_idle &&
+        (memory != clocks.memory_low || memory == 0))
+      return Ret::kNotFound;
     constexpr uint32_t kStep = 15;
     const uint32_t have = (clocks.graphics_max - clocks.graphics_idle) / kStep + 1;
     const uint32_t room = *count;
@@ -501,7 +523,7 @@ NVML_API int nvmlDeviceGetMarginTemperature(Handle h, MarginTemperatureV1* out) 
     if (out == nullptr) return Ret::kInvalidArgument;
     if (driver_major(c.state()) < 570) return Ret::kFunctionNotFound;
     if (out->version != version_word(sizeof *out, 1)) return Ret::kArgumentVersionMismatch;
-    out->margin = static_cast<int32_t>(c.board().temperatures.slowdown) -
+    out->margin = static_cast<int32_t>(c.board().temperatures.max_operating) -
                   static_cast<int32_t>(vitals(c).temperature_c);
     return Ret::kSuccess;
   });
@@ -538,7 +560,6 @@ NVML_API int nvmlDeviceGetFanSpeed(Handle h, uint32_t* out) {
 }
 NVML_API int nvmlDeviceGetFanSpeed_v2(Handle h, uint32_t fan, uint32_t* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
-    if (c.board().fans == 0) return Ret::kNotSupported;
     return fan >= c.board().fans ? Ret::kInvalidArgument : put(out, vitals(c).fan_percent);
   });
 }
@@ -681,7 +702,7 @@ int pair_call(const char* name, Handle a, Handle b, F&& f) {
 }  // namespace
 NVML_API int nvmlDeviceGetTopologyCommonAncestor(Handle a, Handle b, uint32_t* out) {
   return pair_call(__func__, a, b, [&](Call& c, uint32_t other) {
-    if (other == c.object.gpu) return put(out, 0U);  // INTERNAL
+    if (other == c.object.gpu) return Ret::kNotSupported;
     return put(out,
                c.state().gpus[other].numa_node == c.gpu().numa_node ? 40U : 50U);  // NODE, SYSTEM
   });
@@ -708,6 +729,7 @@ NVML_API int nvmlDeviceGetTopologyNearestGpus(Handle h, uint32_t level, uint32_t
 NVML_API int nvmlDeviceGetP2PStatus(Handle a, Handle b, uint32_t index, uint32_t* out) {
   return pair_call(__func__, a, b, [&](Call& c, uint32_t other) {
     if (index > 5) return Ret::kInvalidArgument;
+    if (other == c.object.gpu) return put(out, index == 5 ? 0U : 5U);  // NOT_SUPPORTED
     const bool linked = c.board().links.nvlinks > 0 && c.state().gpus[other].board == c.gpu().board;
     const bool ok = c.gpu().mig_current == 0 && c.state().gpus[other].mig_current == 0 &&
                     (index != 2 || linked);
@@ -808,8 +830,11 @@ NVML_API int nvmlDeviceGetMemoryErrorCounter(Handle h, uint32_t type, uint32_t c
                                              uint32_t location, unsigned long long* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (type > 1 || counter > 1 || location > 7) return Ret::kInvalidArgument;
-    if (location != 2 && location != 7)
-      return location == 0 || location == 1 || location == 3 ? put(out, 0ULL) : Ret::kNotSupported;
+    if (location != 2 && location != 7) {
+      // Hopper and its followers count device memory and SRAM alone.
+      const bool cache = location == 0 || location == 1 || location == 3;
+      return cache && c.board().arch < gpu::Arch::kHopper ? put(out, 0ULL) : Ret::kNotSupported;
+    }
     const sim::GpuLife& life = c.state().life.gpus[c.object.gpu];
     const sim::EccCounts& counts = counter == 0 ? life.ecc_volatile : life.ecc_aggregate;
     if (location == 7) return put(out, 0ULL);  // SRAM
@@ -848,25 +873,29 @@ NVML_API int nvmlDeviceGetRowRemapperHistogram(Handle h, RowRemapHistogram* out)
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
     if (c.board().arch < gpu::Arch::kAmpere) return Ret::kNotSupported;
-    *out = {640, 0, 0, 0, 0};
+    *out = {c.board().remap_banks, 0, 0, 0, 0};
     return Ret::kSuccess;
   });
 }
 namespace {
-Ret no_retired_pages(const Call& c, uint32_t* count) {
+Ret no_retired_pages(const Call& c, uint32_t cause, uint32_t* count) {
+  if (cause > 1) return Ret::kInvalidArgument;
   if (c.board().arch >= gpu::Arch::kAmpere) return Ret::kNotSupported;  // rows are remapped instead
   return put(count, 0U);
 }
 }  // namespace
-NVML_API int nvmlDeviceGetRetiredPages(Handle h, uint32_t, uint32_t* count, unsigned long long*) {
-  return device_call(__func__, h, kGpuOnly, [&](Call& c) { return no_retired_pages(c, count); });
+NVML_API int nvmlDeviceGetRetiredPages(Handle h, uint32_t cause, uint32_t* count,
+                                       unsigned long long*) {
+  return device_call(__func__, h, kGpuOnly,
+                     [&](Call& c) { return no_retired_pages(c, cause, count); });
 }
-NVML_API int nvmlDeviceGetRetiredPages_v2(Handle h, uint32_t, uint32_t* count, unsigned long long*,
-                                          unsigned long long*) {
-  return device_call(__func__, h, kGpuOnly, [&](Call& c) { return no_retired_pages(c, count); });
+NVML_API int nvmlDeviceGetRetiredPages_v2(Handle h, uint32_t cause, uint32_t* count,
+                                          unsigned long long*, unsigned long long*) {
+  return device_call(__func__, h, kGpuOnly,
+                     [&](Call& c) { return no_retired_pages(c, cause, count); });
 }
 NVML_API int nvmlDeviceGetRetiredPagesPendingStatus(Handle h, uint32_t* out) {
-  return device_call(__func__, h, kGpuOnly, [&](Call& c) { return no_retired_pages(c, out); });
+  return device_call(__func__, h, kGpuOnly, [&](Call& c) { return no_retired_pages(c, 0, out); });
 }
 
 }  // namespace gpuslice::simnvml

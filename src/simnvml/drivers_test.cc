@@ -57,11 +57,12 @@ TEST_P(DriversTest, DoNotHaveWhatCameLater) {
   auto fabric = versioned<FabricInfoV2>(0x02000024);
   EXPECT_EQ(CALL(nvmlDeviceGetGpuFabricInfoV, h, &fabric), from(550));
   auto processes = versioned<ProcessesUtilizationInfo>(0x01000018);
-  EXPECT_EQ(CALL(nvmlDeviceGetProcessesUtilizationInfo, h, &processes), from(550, Ret::kNotFound));
+  EXPECT_EQ(CALL(nvmlDeviceGetProcessesUtilizationInfo, h, &processes),
+            from(550, Ret::kInsufficientSize));
   uint32_t node = 0;
   EXPECT_EQ(CALL(nvmlDeviceGetNumaNodeId, h, &node), from(550, Ret::kNotSupported));
-  char branch[84] = {};
-  EXPECT_EQ(CALL(nvmlSystemGetDriverBranch, branch, 80), from(560, Ret::kNotSupported));
+  auto branch = versioned<DriverBranchV1>(0x01000054);
+  EXPECT_EQ(CALL(nvmlSystemGetDriverBranch, &branch, 80), from(560, Ret::kNotSupported));
   auto temperature = versioned<TemperatureV1>(0x0100000c);
   EXPECT_EQ(CALL(nvmlDeviceGetTemperatureV, h, &temperature), from(570));
   auto margin = versioned<MarginTemperatureV1>(0x01000008);
@@ -118,6 +119,21 @@ TEST_P(DriversTest, ProfilesWithMigOff) {
   field.field_id = 199;
   ASSERT_EQ(CALL(nvmlDeviceGetFieldValues, gpu(), 1, &field), Ret::kSuccess);
   EXPECT_EQ(field.value.ui, GetParam().major >= 550 ? 1U : 0U);
+  // 580 answers of the instances too, as of a GPU that has none (docs/hardware.md).
+  const bool measured = GetParam().major >= 580;
+  Handle made[8] = {};
+  count = 99;
+  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstances, gpu(), 19, made, &count),
+            measured ? Ret::kSuccess : Ret::kNotSupported);
+  EXPECT_EQ(count, measured ? 0U : 99U);
+  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceRemainingCapacity, gpu(), 19, &count),
+            measured ? Ret::kSuccess : Ret::kNotSupported);
+  EXPECT_EQ(count, measured ? 7U : 99U);
+  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceById, gpu(), 1, made),
+            measured ? Ret::kNotFound : Ret::kNotSupported);
+  for (const auto get : {CALL(nvmlDeviceGetGpuInstances, gpu(), 99, made, &count),
+                         CALL(nvmlDeviceGetGpuInstanceRemainingCapacity, gpu(), 99, &count)})
+    EXPECT_EQ(get, measured ? Ret::kInvalidArgument : Ret::kNotSupported);
   mig_on(gpu());
   EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceProfileInfo, gpu(), 0, &info), Ret::kSuccess);
   EXPECT_EQ(info.id, 19U);
@@ -191,8 +207,8 @@ TEST_F(FieldsTest, AgreeWithTheCallsOfTheSameMeaning) {
     state.gpus[0].reset_required = 1;
   }));
   const std::pair<uint32_t, uint64_t> expected[] = {
-      {1, 1},    {2, 1},   {3, 11},  {4, 12},  {5, 13},  {6, 14},  {94, 17}, {142, 15},
-      {143, 16}, {144, 1}, {145, 1}, {170, 0}, {226, 1}, {227, 0}, {230, 1}};
+      {1, 1},    {2, 1},    {3, 11},  {4, 12},  {5, 13},  {6, 14},  {94, 17},
+      {142, 15}, {143, 16}, {144, 1}, {145, 1}, {226, 1}, {227, 0}, {230, 1}};
   for (const auto& [id, value] : expected) {
     const FieldValue got = field(h, id);
     EXPECT_EQ(ret(got), Ret::kSuccess) << id;

@@ -20,6 +20,11 @@ void set_ui(FieldValue& out, uint64_t value) {
   out.value.ull = 0;
   out.value.ui = static_cast<uint32_t>(value);
 }
+void set_si(FieldValue& out, int32_t value) {
+  out.value_type = kInt;
+  out.value.ull = 0;
+  out.value.si = value;
+}
 void set_ull(FieldValue& out, uint64_t value) {
   out.value_type = kUlongLong;
   out.value.ull = value;
@@ -29,13 +34,18 @@ void set_ull(FieldValue& out, uint64_t value) {
 Ret field(const Call& c, FieldValue& out) {
   const sim::GpuLife& life = c.state().life.gpus[c.object.gpu];
   const gpu::Board& b = c.board();
+  const auto limit = [&](uint32_t celsius) {
+    if (b.arch != gpu::Arch::kHopper) return Ret::kNotSupported;
+    set_si(out, static_cast<int32_t>(b.temperatures.max_operating) - static_cast<int32_t>(celsius));
+    return Ret::kSuccess;
+  };
   const auto vitals = [&] { return sim::vitals(c.state(), c.object.gpu, c.now()); };
   switch (out.field_id) {
     case 1:
-      set_ui(out, c.gpu().ecc_current);
+      set_ull(out, c.gpu().ecc_current);
       return Ret::kSuccess;
     case 2:
-      set_ui(out, c.gpu().ecc_pending);
+      set_ull(out, c.gpu().ecc_pending);
       return Ret::kSuccess;
     case 3:
       set_ull(out, life.ecc_volatile.corrected);
@@ -69,16 +79,16 @@ Ret field(const Call& c, FieldValue& out) {
       set_ui(out, life.pcie_replays);
       return Ret::kSuccess;
     case 142:
-      set_ui(out, life.remapped_corrected);
+      set_ull(out, life.remapped_corrected);
       return Ret::kSuccess;
     case 143:
-      set_ui(out, life.remapped_uncorrected);
+      set_ull(out, life.remapped_uncorrected);
       return Ret::kSuccess;
     case 144:
-      set_ui(out, life.remap_pending);
+      set_ull(out, life.remap_pending);
       return Ret::kSuccess;
     case 145:
-      set_ui(out, life.remap_failed);
+      set_ull(out, life.remap_failed);
       return Ret::kSuccess;
     case 160:
       if (b.links.nvlinks == 0) return Ret::kNotSupported;
@@ -94,9 +104,56 @@ Ret field(const Call& c, FieldValue& out) {
         return b.links.nvlinks == 0 ? Ret::kNotSupported : Ret::kInvalidArgument;
       set_ui(out, 1);
       return Ret::kSuccess;
-    case 170:
+    // What does not happen here, as nvmlDeviceGetViolationStatus says it…
+    case 74:
+    case 75:
+    case 76:
+    case 77:
+    case 78:
+    case 79:
+    case 80:
+    case 81:
+      set_ull(out, 0);
+      return Ret::kSuccess;
+    // … and as the reasons for lower clocks count it, from 580.
+    case 269:
+    case 270:
+    case 271:
+      if (!as_measured(c)) return Ret::kNotSupported;
+      set_ull(out, 0);
+      return Ret::kSuccess;
+    case 95:   // the PCIe replay counter went round
+    case 169:  // errors of the PCIe link: recoveries, …
+    case 173:
+    case 174:
+    case 175:
+    case 176:
+    case 177:
+    case 178:
+    case 179:
+    case 180:
+    case 181:
+    case 182:
+    case 183:
+      if (b.arch != gpu::Arch::kHopper) return Ret::kNotSupported;
       set_ui(out, 0);
-      return Ret::kSuccess;  // C2C links
+      return Ret::kSuccess;
+    case 228:  // atomics over PCIe, out and in
+    case 229:
+      if (b.arch != gpu::Arch::kHopper || !as_measured(c)) return Ret::kNotSupported;
+      set_ui(out, 0);
+      return Ret::kSuccess;
+    case 192:  // the limit that was asked for
+      set_ui(out, vitals().power_limit_mw);
+      return Ret::kSuccess;
+    case 193:  // limits as they stand to the highest temperature to work at
+      return limit(b.temperatures.shutdown);
+    case 194:
+      return limit(b.temperatures.slowdown);
+    case 195:  // of the memory, to its own
+      return limit(b.temperatures.max_operating);
+    case 196:
+      return limit(b.temperatures.max_operating);
     case 184:
       if (!b.mig()) return Ret::kNotSupported;
       set_ui(out, b.mode_change == gpu::ModeChange::kResetless ? 1 : 0);

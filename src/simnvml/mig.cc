@@ -12,7 +12,7 @@
 namespace gpuslice::simnvml {
 namespace {
 
-constexpr uint32_t kGiEnums = 18;  // NVML 13.3's count of GPU instance profiles
+constexpr uint32_t kGiEnums = 17;  // the profiles that branch 580 knows; an 18th came after it
 constexpr uint32_t kCiEnums = 9;
 
 // Drivers of the 535 branch answer what profiles there are only with MIG on.
@@ -20,6 +20,12 @@ Ret may_ask_profiles(const Call& c) {
   if (!c.board().mig()) return Ret::kNotSupported;
   if (driver_major(c.state()) < 550 && c.gpu().mig_current == 0) return Ret::kNotSupported;
   return Ret::kSuccess;
+}
+
+// 580 answers of the instances of a GPU with MIG off as of one that has none.
+Ret may_ask_instances(const Call& c) {
+  if (!c.board().mig()) return Ret::kNotSupported;
+  return c.gpu().mig_current != 0 || as_measured(c) ? Ret::kSuccess : Ret::kNotSupported;
 }
 
 const gpu::Profile* profile_by_enum(const Call& c, uint32_t gi_enum) {
@@ -52,21 +58,25 @@ void put_name(char (&out)[96], const std::string& name) {
   std::memcpy(out, name.data(), std::min(name.size(), sizeof out - 1));
 }
 
-Ret gi_profile_v(const gpu::Profile& p, GiProfileInfoV2* out) {
+// As measured, 580 answers without the version word, v3 without the name: a struct that is used
+// twice is refused the second time.
+Ret gi_profile_v(const Call& c, const gpu::Profile& p, GiProfileInfoV2* out) {
   if (out->version == version_word(sizeof(GiProfileInfoV2), 2)) {
     fill_common(p, *out);
     out->p2p = 0;
     put_name(out->name, fmt::format("MIG {}", p.name));
+    if (as_measured(c)) out->version = 0;
     return Ret::kSuccess;
   }
   if (out->version == version_word(sizeof(GiProfileInfoV3), 3)) {
     auto* v3 = reinterpret_cast<GiProfileInfoV3*>(out);
     fill_common(p, *v3);
-    put_name(v3->name, fmt::format("MIG {}", p.name));
+    put_name(v3->name, as_measured(c) ? "" : fmt::format("MIG {}", p.name));
+    if (as_measured(c)) v3->version = 0;
     v3->capabilities = p.gfx() ? 2 : 0;
     return Ret::kSuccess;
   }
-  return Ret::kArgumentVersionMismatch;
+  return as_measured(c) ? Ret::kInvalidArgument : Ret::kArgumentVersionMismatch;
 }
 
 }  // namespace
@@ -117,7 +127,7 @@ NVML_API int nvmlDeviceGetGpuInstanceProfileInfoV(Handle h, uint32_t profile,
     if (out == nullptr || profile >= kGiEnums) return Ret::kInvalidArgument;
     if (const Ret ret = may_ask_profiles(c); ret != Ret::kSuccess) return ret;
     const gpu::Profile* p = profile_by_enum(c, profile);
-    return p == nullptr ? Ret::kNotSupported : gi_profile_v(*p, out);
+    return p == nullptr ? Ret::kNotSupported : gi_profile_v(c, *p, out);
   });
 }
 NVML_API int nvmlDeviceGetGpuInstanceProfileInfoByIdV(Handle h, uint32_t id, GiProfileInfoV2* out) {
@@ -126,7 +136,7 @@ NVML_API int nvmlDeviceGetGpuInstanceProfileInfoByIdV(Handle h, uint32_t id, GiP
     if (driver_major(c.state()) < 580) return Ret::kFunctionNotFound;
     if (const Ret ret = may_ask_profiles(c); ret != Ret::kSuccess) return ret;
     const gpu::Profile* p = profile_by_id(c, id);
-    return p == nullptr ? Ret::kNotSupported : gi_profile_v(*p, out);
+    return p == nullptr ? Ret::kInvalidArgument : gi_profile_v(c, *p, out);
   });
 }
 
@@ -152,11 +162,16 @@ Ret placements(Call& c, uint32_t id, PlacementAbi* out, uint32_t* count) {
 }  // namespace
 NVML_API int nvmlDeviceGetGpuInstancePossiblePlacements(Handle h, uint32_t id, PlacementAbi* out,
                                                         uint32_t* count) {
-  // The first version knew no room: the array held instanceCount of the profile, which may be
-  // fewer.
+  // The first version knew no room: the array held instanceCount of the profile. 580 refuses a
+  // profile of more placements (1g+me), and to count them without an array.
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     uint32_t room = sim::kMaxGis + 1;
     if (count == nullptr) return Ret::kInvalidArgument;
+    if (as_measured(c)) {
+      if (out == nullptr) return Ret::kInvalidArgument;
+      const gpu::Profile* p = profile_by_id(c, id);
+      if (p != nullptr && p->placements.size() > p->max_instances) return Ret::kNotSupported;
+    }
     const Ret ret = placements(c, id, out, &room);
     if (ret == Ret::kSuccess) *count = room;
     return ret;
@@ -169,6 +184,7 @@ NVML_API int nvmlDeviceGetGpuInstancePossiblePlacements_v2(Handle h, uint32_t id
 NVML_API int nvmlDeviceGetGpuInstanceRemainingCapacity(Handle h, uint32_t id, uint32_t* count) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (count == nullptr) return Ret::kInvalidArgument;
+    if (const Ret ret = may_ask_instances(c); ret != Ret::kSuccess) return ret;
     return sim::gi_capacity(c.state(), c.object.gpu, ProfileId{id}, *count);
   });
 }
@@ -220,7 +236,7 @@ NVML_API int nvmlGpuInstanceDestroy(Handle h) {
 NVML_API int nvmlDeviceGetGpuInstances(Handle h, uint32_t id, Handle* out, uint32_t* count) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (out == nullptr || count == nullptr) return Ret::kInvalidArgument;
-    if (c.gpu().mig_current == 0) return Ret::kNotSupported;
+    if (const Ret ret = may_ask_instances(c); ret != Ret::kSuccess) return ret;
     if (const Ret ret = caller_may_see_instances(c); ret != Ret::kSuccess) return ret;
     const gpu::Profile* p = profile_by_id(c, id);
     if (p == nullptr) return Ret::kInvalidArgument;
@@ -239,7 +255,7 @@ NVML_API int nvmlDeviceGetGpuInstances(Handle h, uint32_t id, Handle* out, uint3
 NVML_API int nvmlDeviceGetGpuInstanceById(Handle h, uint32_t id, Handle* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
-    if (c.gpu().mig_current == 0) return Ret::kNotSupported;
+    if (const Ret ret = may_ask_instances(c); ret != Ret::kSuccess) return ret;
     if (id >= sim::kMaxGis || c.gpu().gis[id].live == 0) return Ret::kNotFound;
     const Object object{Kind::kGi, c.object.gpu, static_cast<uint8_t>(id)};
     *out = handle_of(c.state(), object);
@@ -494,6 +510,7 @@ NVML_API int nvmlDeviceGetComputeInstanceId(Handle h, uint32_t* out) {
 namespace {
 Ret attributes(Call& c, DeviceAttributes* out) {
   if (out == nullptr) return Ret::kInvalidArgument;
+  if (!c.is_mig()) return Ret::kNotSupported;
   const gpu::Profile& gi = sim::gi_profile(c.state(), c.object.gpu, c.object.gi);
   const sim::Ci& ci = c.gpu().gis[c.object.gi].cis[c.object.ci];
   *out = {gpu::ci_multiprocessors(c.board(), gi, ci.size),
@@ -509,10 +526,10 @@ Ret attributes(Call& c, DeviceAttributes* out) {
 }
 }  // namespace
 NVML_API int nvmlDeviceGetAttributes(Handle h, DeviceAttributes* out) {
-  return device_call(__func__, h, kMigOnly, [&](Call& c) { return attributes(c, out); });
+  return device_call(__func__, h, kGpuOrMig, [&](Call& c) { return attributes(c, out); });
 }
 NVML_API int nvmlDeviceGetAttributes_v2(Handle h, DeviceAttributes* out) {
-  return device_call(__func__, h, kMigOnly, [&](Call& c) { return attributes(c, out); });
+  return device_call(__func__, h, kGpuOrMig, [&](Call& c) { return attributes(c, out); });
 }
 
 // Not NVML: NVML has no call for a GPU reset, nvidia-smi uses a private one. This is ours.

@@ -47,10 +47,9 @@ TEST_F(MigAbiTest, TheWholeLifeOfAnInstance) {
   EXPECT_EQ(count, 0U);
   Handle none = nullptr;
   EXPECT_EQ(CALL(nvmlDeviceCreateGpuInstance, device, 19, &none), Ret::kNotSupported);
-  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstances, device, 19, &none, &count), Ret::kNotSupported);
-  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceById, device, 1, &none), Ret::kNotSupported);
-  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceRemainingCapacity, device, 19, &count),
-            Ret::kNotSupported);
+  DeviceAttributes of_none{};
+  EXPECT_EQ(CALL(nvmlDeviceGetAttributes_v2, device, &of_none), Ret::kNotSupported)
+      << "a whole GPU has none";
   mig_on(device);
   EXPECT_EQ(CALL(nvmlDeviceGetMaxMigDeviceCount, device, &count), Ret::kSuccess);
   EXPECT_EQ(count, 7U);
@@ -137,7 +136,15 @@ TEST_F(MigAbiTest, Placements) {
               Ret::kSuccess)
         << "the first knew no room";
     EXPECT_EQ(room, starts.size());
+    EXPECT_EQ(CALL(nvmlDeviceGetGpuInstancePossiblePlacements, device, profile, nullptr, &room),
+              Ret::kInvalidArgument);
   }
+  // Seven places and one instance: the first version's array would be too short.
+  ASSERT_EQ(placements(device, 20).size(), 7U);
+  PlacementAbi seven[16];
+  uint32_t none = 0;
+  EXPECT_EQ(CALL(nvmlDeviceGetGpuInstancePossiblePlacements, device, 20, seven, &none),
+            Ret::kNotSupported);
   uint32_t count = 0;
   EXPECT_EQ(CALL(nvmlDeviceGetGpuInstancePossiblePlacements_v2, device, 77, nullptr, &count),
             Ret::kInvalidArgument);
@@ -183,7 +190,7 @@ TEST_F(MigAbiTest, Placements) {
 
 TEST_F(MigAbiTest, EveryEnumOfProfiles) {
   begin(node_of({kA100, "A30-24GB", "RTX-PRO-6000-Blackwell-96GB", kT4}));
-  // NVML's enums of the profiles that a board has; all others below 18 are not supported.
+  // NVML's enums of the profiles that a board has; all others below 17 are not supported.
   const std::set<uint32_t> offered[] = {
       {0, 1, 2, 3, 4, 7, 9}, {0, 1, 3, 7, 8}, {0, 1, 3, 7, 10, 11, 12, 13, 14, 15, 16}, {}};
   for (uint32_t index = 0; index < 4; ++index) {
@@ -195,7 +202,7 @@ TEST_F(MigAbiTest, EveryEnumOfProfiles) {
       v2.version = 0x02000098;
       const Ret ret = CALL(nvmlDeviceGetGpuInstanceProfileInfo, device, profile, &v1);
       EXPECT_EQ(CALL(nvmlDeviceGetGpuInstanceProfileInfoV, device, profile, &v2), ret);
-      if (profile >= 18) {
+      if (profile >= 17) {
         EXPECT_EQ(ret, Ret::kInvalidArgument) << profile << ": ends the list";
         continue;
       }

@@ -103,7 +103,8 @@ NVML_API int nvmlDeviceGetMemoryInfo(Handle h, MemoryV1* out) {
 NVML_API int nvmlDeviceGetMemoryInfo_v2(Handle h, MemoryV2* out) {
   return device_call(__func__, h, kGpuOrMig, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
-    if (out->version != version_word(sizeof *out, 2)) return Ret::kArgumentVersionMismatch;
+    if (out->version != version_word(sizeof *out, 2))
+      return as_measured(c) ? Ret::kFunctionNotFound : Ret::kArgumentVersionMismatch;
     const sim::MemoryUse use = memory_of(c);
     out->total = use.total;
     out->reserved = use.reserved;
@@ -171,7 +172,7 @@ NVML_API int nvmlDeviceGetRunningProcessDetailList(Handle h, ProcessDetailList* 
 NVML_API int nvmlDeviceGetConfComputeMemSizeInfo(Handle h, ConfComputeMemSize* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
-    *out = {0, uint64_t{c.board().memory_total_mib} * 1024};
+    *out = {0, uint64_t{c.board().memory_total_mib - c.board().memory_reserved_mib} * 1024};
     return Ret::kSuccess;
   });
 }
@@ -202,26 +203,51 @@ std::vector<Busy> busy_processes(const Call& c) {
   return out;
 }
 
+// Who gives less room than the driver keeps samples is told how many, before anything is looked
+// at.
+uint32_t room_for(size_t rows) { return std::max<uint32_t>(72, static_cast<uint32_t>(rows)); }
+
 uint64_t now_us(const Call& c) { return static_cast<uint64_t>(c.now() / 1000); }
 
 using sim::kSamplePeriodUs;
-constexpr uint32_t kSamples = 100;
+constexpr uint32_t kMostSamples = 120;
+
+enum SampleKind : uint32_t {
+  kPowerSamples = 0,
+  kGpuSamples = 1,
+  kMemorySamples = 2,
+  kEncoderSamples = 3,
+  kDecoderSamples = 4,
+  kGraphicsClockSamples = 5,
+  kMemoryClockSamples = 6,
+  kJpegSamples = 8,
+  kOfaSamples = 9
+};
+
+// How many samples the driver keeps.
+uint32_t samples_of(uint32_t type) {
+  switch (type) {
+    case kPowerSamples:
+      return kMostSamples;
+    case kGraphicsClockSamples:
+    case kMemoryClockSamples:
+      return 100;
+    default:
+      return 72;
+  }
+}
 
 uint32_t sample_of(const Call& c, uint32_t type, uint64_t sample) {
   const sim::SampleValues at = sim::sampled(c.state(), c.object.gpu, sample);
   switch (type) {
-    case 0:
+    case kPowerSamples:
       return at.power_mw;
-    case 1:
+    case kGpuSamples:
       return (at.activity_permille + 5) / 10;
-    case 2:
+    case kMemorySamples:
       return sim::memory_utilisation(at.activity_permille);
-    case 5:
-      return sim::vitals(c.state(), c.object.gpu, c.now()).graphics_mhz;
-    case 6:
-      return sim::vitals(c.state(), c.object.gpu, c.now()).memory_mhz;
     default:
-      return 0;  // encoder and decoder: no work uses them
+      return 0;  // the media engines: no work uses them
   }
 }
 
@@ -234,10 +260,13 @@ NVML_API int nvmlDeviceGetProcessUtilization(Handle h, ProcessUtilizationSample*
     if (c.gpu().mig_current != 0) return Ret::kNotSupported;
     const std::vector<Busy> rows = busy_processes(c);
     const uint64_t now = now_us(c);
-    if (rows.empty() || last_seen >= now) return Ret::kNotFound;
-    const uint32_t room = *count;
+    if (last_seen >= now) return Ret::kNotFound;
+    if (out == nullptr || *count < room_for(rows.size())) {
+      *count = room_for(rows.size());
+      return Ret::kInsufficientSize;
+    }
+    if (rows.empty()) return Ret::kNotFound;
     *count = static_cast<uint32_t>(rows.size());
-    if (out == nullptr || room < rows.size()) return Ret::kInsufficientSize;
     for (size_t i = 0; i < rows.size(); ++i)
       out[i] = {rows[i].pid, now, rows[i].sm, rows[i].mem, 0, 0};
     return Ret::kSuccess;
@@ -251,10 +280,13 @@ NVML_API int nvmlDeviceGetProcessesUtilizationInfo(Handle h, ProcessesUtilizatio
     if (c.gpu().mig_current != 0) return Ret::kNotSupported;
     const std::vector<Busy> rows = busy_processes(c);
     const uint64_t now = now_us(c);
-    if (rows.empty() || out->last_seen >= now) return Ret::kNotFound;
-    const uint32_t room = out->count;
+    if (out->last_seen >= now) return Ret::kNotFound;
+    if (out->entries == nullptr || out->count < room_for(rows.size())) {
+      out->count = room_for(rows.size());
+      return Ret::kInsufficientSize;
+    }
+    if (rows.empty()) return Ret::kNotFound;
     out->count = static_cast<uint32_t>(rows.size());
-    if (out->entries == nullptr || room < rows.size()) return Ret::kInsufficientSize;
     for (size_t i = 0; i < rows.size(); ++i)
       out->entries[i] = {now, rows[i].pid, rows[i].sm, rows[i].mem, 0, 0, 0, 0};
     return Ret::kSuccess;
@@ -263,22 +295,24 @@ NVML_API int nvmlDeviceGetProcessesUtilizationInfo(Handle h, ProcessesUtilizatio
 NVML_API int nvmlDeviceGetSamples(Handle h, uint32_t type, unsigned long long last_seen,
                                   uint32_t* value_type, uint32_t* count, Sample* out) {
   return device_call(__func__, h, kGpuOnly, [&](Call& c) {
-    if (value_type == nullptr || count == nullptr || type > 6) return Ret::kInvalidArgument;
-    const bool utilisation = type >= 1 && type <= 4;
-    if (utilisation && c.gpu().mig_current != 0) return Ret::kNotSupported;
+    if (value_type == nullptr || count == nullptr || type == 7 || type > kOfaSamples)
+      return Ret::kInvalidArgument;
+    const bool clock = type == kGraphicsClockSamples || type == kMemoryClockSamples;
+    if (!clock && type != kPowerSamples && c.gpu().mig_current != 0) return Ret::kNotSupported;
     *value_type = 1;  // unsigned int
+    if (out == nullptr) {
+      *count = samples_of(type);
+      return Ret::kSuccess;
+    }
+    if (clock) return Ret::kNotFound;  // room is kept for them, and none is taken
     const uint64_t now = now_us(c);
     const uint64_t newest = now - now % kSamplePeriodUs;
     const uint64_t born = static_cast<uint64_t>(c.state().node.booted_ns / 1000);
     uint32_t fresh = 0;
-    while (fresh < kSamples && newest >= fresh * kSamplePeriodUs &&
+    while (fresh < samples_of(type) && newest >= fresh * kSamplePeriodUs &&
            newest - fresh * kSamplePeriodUs > last_seen && newest - fresh * kSamplePeriodUs >= born)
       ++fresh;
     if (fresh == 0) return Ret::kNotFound;
-    if (out == nullptr) {
-      *count = kSamples;
-      return Ret::kSuccess;
-    }
     fresh = std::min(fresh, *count);
     *count = fresh;
     for (uint32_t i = 0; i < fresh; ++i) {

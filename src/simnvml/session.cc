@@ -391,7 +391,7 @@ bool visible_mig(const Call& call, uint32_t gpu, uint8_t gi, uint8_t ci) {
 }
 
 Ret put_text(char* out, uint32_t length, std::string_view text) {
-  if (out == nullptr || length == 0) return Ret::kInvalidArgument;
+  if (out == nullptr) return Ret::kInvalidArgument;
   if (length < text.size() + 1) return Ret::kInsufficientSize;
   std::memcpy(out, text.data(), text.size());
   out[text.size()] = '\0';

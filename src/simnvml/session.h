@@ -60,6 +60,11 @@ void lock_event_sets();
 void unlock_event_sets();
 // The driver's major version.
 [[nodiscard]] uint32_t driver_major(const sim::State& state);
+// Whether the driver answers as the one that was measured, 580.159.04 (docs/hardware.md). What
+// depends on it is known of that branch alone: older ones keep what was read of them, unmeasured.
+[[nodiscard]] inline bool as_measured(const Call& call) {
+  return driver_major(call.state()) >= 580;
+}
 
 [[nodiscard]] Handle handle_of(const sim::State& state, const Object& object);
 // What a handle stands for now; nothing for a stale or foreign one.
@@ -141,8 +146,8 @@ int instance_call(const char* name, Handle handle, Kind kind, F&& f) noexcept {
   }
 }
 
-// Copies `text` with its NUL into a caller's buffer: INSUFFICIENT_SIZE when it does not fit, and
-// nothing is written.
+// Copies `text` with its NUL into a caller's buffer: INSUFFICIENT_SIZE when it does not fit (no
+// room at all is too little room), and nothing is written.
 [[nodiscard]] Ret put_text(char* out, uint32_t length, std::string_view text);
 template <class T>
 [[nodiscard]] Ret put(T* out, T value) {

@@ -152,12 +152,27 @@ struct ErrorString : LibraryTest {};
 TEST_F(ErrorString, NeedsNoInitAndKnowsEveryInteger) {
   const auto text = reinterpret_cast<decltype(&nvmlErrorString)>(symbol("nvmlErrorString"));
   const std::map<int, const char*> known = {
-      {0, "Success"},          {4, "Insufficient Permissions"},
-      {15, "GPU is lost"},     {18, "Driver/library version mismatch"},
-      {999, "Unknown Error"},  {19, "In use by another client"},
-      {-1, "Unknown Error"},   {23, "Insufficient Resources"},
-      {31, "Unknown Error"},   {25, "Argument version mismatch"},
-      {1000, "Unknown Error"}, {9, "Driver Not Loaded"}};
+      {0, "Success"},
+      {4, "Insufficient Permissions"},
+      {15, "GPU is lost"},
+      {18, "Driver/library version mismatch"},
+      {999, "Unknown Error"},
+      {19, "In use by another client"},
+      {-1, "Unknown Error"},
+      {23, "Insufficient Resources"},
+      {31, "Unknown Error"},
+      {25, "Argument version mismatch"},
+      {1000, "Unknown Error"},
+      {9, "Driver Not Loaded"},
+      // As driver 580.159.04 says them.
+      {17, "GPU access blocked by the operating system"},
+      {22, "vGPU ECC not supported"},
+      {24, "Invalid Frequency"},
+      {26, "Requested functionality has been deprecated"},
+      {27, "System is not in ready state"},
+      {28, "No supported GPUs were found"},
+      {29, "Resource not in correct state to perform requested operation"},
+      {30, "Reset type is not supported for given device"}};
   for (const auto& [code, sentence] : known) EXPECT_STREQ(text(code), sentence) << code;
   for (int code = -2000; code < 2000; ++code) EXPECT_NE(text(code), nullptr);
 }

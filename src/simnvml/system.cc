@@ -80,11 +80,15 @@ NVML_API int nvmlSystemGetCudaDriverVersion_v2(int* out) {
   return node_call(__func__,
                    [&](Call& c) { return put(out, cuda_version(driver_major(c.state()))); });
 }
-NVML_API int nvmlSystemGetDriverBranch(void* info, uint32_t length) {
+// NVIDIA's name of the line of development: one driver's was measured, of others there is none to
+// tell.
+NVML_API int nvmlSystemGetDriverBranch(DriverBranchV1* info, uint32_t length) {
   return node_call(__func__, [&](Call& c) {
-    (void)length;
     if (info == nullptr) return Ret::kInvalidArgument;
-    return driver_major(c.state()) < 560 ? Ret::kFunctionNotFound : Ret::kNotSupported;
+    if (driver_major(c.state()) < 560) return Ret::kFunctionNotFound;
+    if (driver(c) != "580.159.04") return Ret::kNotSupported;
+    if (info->version != version_word(sizeof *info, 1)) return Ret::kArgumentVersionMismatch;
+    return put_text(info->branch, std::min<uint32_t>(length, sizeof info->branch), "r582_49");
   });
 }
 NVML_API int nvmlSystemGetProcessName(uint32_t pid, char* out, uint32_t length) {
@@ -161,6 +165,21 @@ Ret by_index(Call& c, uint32_t index, Handle* out, bool all_must_work) {
   return Ret::kSuccess;
 }
 
+// Two or three hexadecimal numbers with colons, and perhaps a function.
+bool is_bus_id(std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  if (const size_t dot = text.rfind('.'); dot != std::string_view::npos) {
+    if (text.size() != dot + 2 || !kDigits.contains(text.back())) return false;
+    text = text.substr(0, dot);
+  }
+  const auto parts = split(text, ':');
+  if (parts.size() != 2 && parts.size() != 3) return false;
+  return std::all_of(parts.begin(), parts.end(), [&](std::string_view part) {
+    return !part.empty() && part.size() <= 8 &&
+           part.find_first_not_of(kDigits) == std::string_view::npos;
+  });
+}
+
 // "00000000:07:00.0", "0000:07:00.0", "07:00.0"; case does not matter.
 Ret by_bus_id(Call& c, const char* text, Handle* out) {
   if (text == nullptr || out == nullptr) return Ret::kInvalidArgument;
@@ -176,7 +195,7 @@ Ret by_bus_id(Call& c, const char* text, Handle* out) {
     *out = handle_of(c.state(), {Kind::kGpu, gpus[i]});
     return Ret::kSuccess;
   }
-  return Ret::kNotFound;
+  return is_bus_id(wanted) ? Ret::kNotFound : Ret::kInvalidArgument;
 }
 
 Ret by_mig_uuid(Call& c, std::string_view uuid, Handle* out) {
@@ -215,7 +234,7 @@ Ret by_uuid(Call& c, std::string_view uuid, Handle* out) {
     *out = handle_of(c.state(), {Kind::kGpu, gpus[i]});
     return Ret::kSuccess;
   }
-  return uuid.starts_with("GPU-") ? Ret::kNotFound : Ret::kInvalidArgument;
+  return Ret::kNotFound;  // whatever it looks like
 }
 
 }  // namespace

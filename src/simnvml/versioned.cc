@@ -36,23 +36,11 @@ constexpr uint32_t k535 = 535, k560 = 560, k570 = 570, k575 = 575, k580 = 580;
 
 }  // namespace
 
-NVML_API int nvmlDeviceGetSramEccErrorStatus(Handle h, uint32_t* info) {
-  return of_device(__func__, h, k535, info, {0x01000068});
-}
 NVML_API int nvmlDeviceGetPlatformInfo(Handle h, uint32_t* info) {
   return of_device(__func__, h, k570, info, {0x0100002c, 0x0200002c});
 }
-NVML_API int nvmlDeviceGetFanSpeedRPM(Handle h, uint32_t* info) {
-  return of_device(__func__, h, k570, info, {0x0100000c});
-}
-NVML_API int nvmlDeviceGetClockOffsets(Handle h, uint32_t* info) {
-  return of_device(__func__, h, k560, info, {0x01000018});
-}
 NVML_API int nvmlDeviceSetClockOffsets(Handle h, uint32_t* info) {
   return of_device(__func__, h, k560, info, {0x01000018});
-}
-NVML_API int nvmlDeviceGetCapabilities(Handle h, uint32_t* info) {
-  return of_device(__func__, h, k560, info, {0x01000008});
 }
 NVML_API int nvmlDeviceSetPowerManagementLimit_v2(Handle h, uint32_t* info) {
   return of_device(__func__, h, k535, info, {0x0200000c});

@@ -103,7 +103,9 @@ def profiles(j, gpu, device):
     for enum in range(n.NVML_GPU_INSTANCE_PROFILE_COUNT):
         row = by_enum.get(enum)
         if row is None:
-            j.raises(f"{at} profile {enum}", n.NVMLError_NotSupported, n.nvmlDeviceGetGpuInstanceProfileInfo, device, enum)
+            # The binding knows one more than branch 580, which ends the list at 16.
+            refused = n.NVMLError_NotSupported if enum < 17 else n.NVMLError_InvalidArgument
+            j.raises(f"{at} profile {enum}", refused, n.nvmlDeviceGetGpuInstanceProfileInfo, device, enum)
             continue
         info = n.nvmlDeviceGetGpuInstanceProfileInfo(device, enum)
         seen = (info.id, info.sliceCount, info.instanceCount, info.multiprocessorCount, info.copyEngineCount, info.decoderCount,

@@ -30,6 +30,8 @@ CLASSES = {
     "FabricInfo": n.c_nvmlGpuFabricInfo_t, "FabricInfoV2": n.c_nvmlGpuFabricInfo_v2_t, "FabricInfoV3": n.c_nvmlGpuFabricInfo_v3_t,
     "PdiV1": n.c_nvmlPdi_t, "AddressingModeV1": n.c_nvmlDeviceAddressingMode_t, "RepairStatusV1": n.c_nvmlRepairStatus_t,
     "MarginTemperatureV1": n.c_nvmlMarginTemperature_v1_t, "FanSpeedInfoV1": n.c_nvmlFanSpeedInfo_t,
+    "ClockOffsetsV1": n.c_nvmlClockOffset_t, "ViolationTime": n.c_nvmlViolationTime_t, "SramEccStatusV1": n.c_nvmlEccSramErrorStatus_v1_t,
+    "CapabilitiesV1": n.c_nvmlDeviceCapabilities_v1_t, "DriverBranchV1": n.c_nvmlSystemDriverBranchInfo_v1_t,
 }
 # Older or newer than what the binding declares.
 NOT_IN_THE_BINDING = {"ProcessInfoV1", "GiProfileInfoV3", "CiProfileInfoV3", "CiInfoV1"}
@@ -70,7 +72,7 @@ def ours():
     return {name: int(size) for name, size in re.findall(r"sizeof\((\w+)\) == (\d+)", text)}
 
 
-def guarded(j, name, word, arguments_before):
+def guarded(j, name, word, arguments_before, mismatch=n.NVML_ERROR_ARGUMENT_VERSION_MISMATCH):
     """Calls `name` with a struct of the size that `word` names, in the middle of guard bytes."""
     size = word & 0xFFFFFF
     buffer = (ctypes.c_ubyte * (size + GUARD_BYTES))(*([0] * size + [GUARD] * GUARD_BYTES))
@@ -81,7 +83,7 @@ def guarded(j, name, word, arguments_before):
     ctypes.cast(buffer, ctypes.POINTER(ctypes.c_uint32))[0] = word ^ 0x10
     if code == n.NVML_SUCCESS:
         j.equal(f"{name} refuses another size", n._nvmlGetFunctionPointer(name)(*arguments_before, ctypes.byref(buffer)),
-                n.NVML_ERROR_ARGUMENT_VERSION_MISMATCH)
+                mismatch)
 
 
 def main():
@@ -99,7 +101,11 @@ def main():
 
     n.nvmlInit()
     device = n.nvmlDeviceGetHandleByIndex(0)
-    guarded(j, "nvmlDeviceGetMemoryInfo_v2", 0x02000028, [device])
+    # What branch 580 answers to a wrong word differs by call: docs/hardware.md.
+    guarded(j, "nvmlDeviceGetMemoryInfo_v2", 0x02000028, [device], n.NVML_ERROR_FUNCTION_NOT_FOUND)
+    guarded(j, "nvmlDeviceGetClockOffsets", 0x01000018, [device])
+    guarded(j, "nvmlDeviceGetSramEccErrorStatus", 0x01000068, [device])
+    guarded(j, "nvmlDeviceGetCapabilities", 0x01000008, [device])
     guarded(j, "nvmlDeviceGetPciInfoExt", 0x01000040, [device])
     guarded(j, "nvmlDeviceGetTemperatureV", 0x0100000C, [device])
     guarded(j, "nvmlDeviceGetMarginTemperature", 0x01000008, [device])
@@ -112,7 +118,7 @@ def main():
     guarded(j, "nvmlDeviceGetPlatformInfo", 0x0200002C, [device])
     if j.truth["gpus"][0]["capable"]:
         for word in (0x02000098, 0x03000098):
-            guarded(j, "nvmlDeviceGetGpuInstanceProfileInfoV", word, [device, 0])
+            guarded(j, "nvmlDeviceGetGpuInstanceProfileInfoV", word, [device, 0], n.NVML_ERROR_INVALID_ARGUMENT)
     # Plain structs: a v3 list of processes fills what was counted and no more.
     running = n.nvmlDeviceGetComputeRunningProcesses_v3(device)
     count = ctypes.c_uint(len(running))
