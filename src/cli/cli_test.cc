@@ -178,18 +178,18 @@ TEST(Smi, OfAGpuThatIsSilent) {
 TEST(Smi, Table) {
   EXPECT_EQ("\n" + smi_of({}), R"(
 +-----------------------------------------------------------------------------------------+
-| gpuslice smi 580.65.06            Driver Version: 580.65.06       CUDA Version: 13.0    |
+| gpuslice smi 580.65.06            Driver Version: 580.65.06      CUDA Version: 13.0     |
 |-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
 |                                         |                        |               MIG M. |
 |=========================================+========================+======================|
-|   0  NVIDIA A100-SXM4-40GB           On |   00000000:07:00.0 Off |                    0 |
+|   0  NVIDIA A100-SXM4-40GB          On  |   00000000:07:00.0 Off |                    0 |
 | N/A   34C    P0             56W /  400W |    1050MiB /  40960MiB |     N/A      Default |
 |                                         |                        |              Enabled |
 +-----------------------------------------+------------------------+----------------------+
 |   1  NVIDIA L40S                    Off |   00000000:0F:00.0 Off |                    2 |
-| 78%   61C    P0            313W /  350W |    2600MiB /  46068MiB |     97%   E. Process |
+| 78%   61C    P0            312W /  350W |    2600MiB /  46068MiB |     97%   E. Process |
 |                                         |                        |                  N/A |
 +-----------------------------------------+------------------------+----------------------+
 |   2  NVIDIA A30 with a name to...   N/A |   00000000:47:00.0 N/A |                  N/A |
@@ -226,6 +226,47 @@ TEST(Smi, Table) {
 )");
 }
 
+// What the tool itself printed of an H200 (docs/hardware.md), but for its name.
+TEST(Smi, TableOfAnH200) {
+  NodeView view = node();
+  ports::Gpu gpu = a100_with_mig();
+  gpu.name = "NVIDIA H200";
+  gpu.bus_id = "00000000:00:06.0";
+  gpu.memory_total_bytes = 143771 * kMib;
+  gpu.memory_used_bytes = 0;
+  gpu.temperature_c = 37;
+  gpu.power_mw = 78'644;
+  gpu.power_limit_mw = 700'000;
+  gpu.utilisation_percent = 0;
+  gpu.mig = ports::MigMode{};
+  gpu.mig_devices.clear();
+  gpu.processes.clear();
+  view.gpus = {gpu};
+  view.silent.clear();
+  view.driver.version = "580.159.04";
+  EXPECT_EQ("\n" + smi_of({}, view), R"(
++-----------------------------------------------------------------------------------------+
+| gpuslice smi 580.159.04           Driver Version: 580.159.04     CUDA Version: 13.0     |
+|-----------------------------------------+------------------------+----------------------+
+| GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
+| Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
+|                                         |                        |               MIG M. |
+|=========================================+========================+======================|
+|   0  NVIDIA H200                    On  |   00000000:00:06.0 Off |                    0 |
+| N/A   37C    P0             78W /  700W |       0MiB / 143771MiB |      0%      Default |
+|                                         |                        |             Disabled |
++-----------------------------------------+------------------------+----------------------+
+
++-----------------------------------------------------------------------------------------+
+| Processes:                                                                              |
+|  GPU   GI   CI              PID   Type   Process name                        GPU Memory |
+|        ID   ID                                                               Usage      |
+|=========================================================================================|
+|  No running processes found                                                             |
++-----------------------------------------------------------------------------------------+
+)");
+}
+
 TEST(Smi, TableWithMigOnAndNoDevices) {
   NodeView view = node();
   view.gpus = {a100_with_mig()};
@@ -234,13 +275,13 @@ TEST(Smi, TableWithMigOnAndNoDevices) {
   view.silent.clear();
   EXPECT_EQ("\n" + smi_of({}, view), R"(
 +-----------------------------------------------------------------------------------------+
-| gpuslice smi 580.65.06            Driver Version: 580.65.06       CUDA Version: 13.0    |
+| gpuslice smi 580.65.06            Driver Version: 580.65.06      CUDA Version: 13.0     |
 |-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
 |                                         |                        |               MIG M. |
 |=========================================+========================+======================|
-|   0  NVIDIA A100-SXM4-40GB           On |   00000000:07:00.0 Off |                    0 |
+|   0  NVIDIA A100-SXM4-40GB          On  |   00000000:07:00.0 Off |                    0 |
 | N/A   34C    P0             56W /  400W |    1050MiB /  40960MiB |     N/A      Default |
 |                                         |                        |              Enabled |
 +-----------------------------------------+------------------------+----------------------+
@@ -266,7 +307,7 @@ TEST(Smi, TableOfNothing) {
   view.driver = {"535.183.01", "12.535.183.01", 12020};
   EXPECT_EQ("\n" + smi_of({}, view), R"(
 +-----------------------------------------------------------------------------------------+
-| gpuslice smi 535.183.01           Driver Version: 535.183.01      CUDA Version: 12.2    |
+| gpuslice smi 535.183.01           Driver Version: 535.183.01     CUDA Version: 12.2     |
 |-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |

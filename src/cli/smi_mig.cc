@@ -14,7 +14,6 @@ namespace {
 using What = SmiMigRequest::What;
 
 constexpr int kNotResetExit = 255;
-constexpr int kNotFoundExit = 6;
 constexpr std::string_view kInUse = "In use by another client";
 constexpr std::string_view kNotFound = "Not Found";
 
@@ -102,12 +101,12 @@ int SmiMigRun::none(std::string_view what) const {
   return kNotFoundExit;
 }
 
-int SmiMigRun::no_mig() const {
+int SmiMigRun::no_mig(int code) const {
   out("No MIG-enabled devices found.");
   hint(chosen_.empty() ? "there is no GPU"
                        : "MIG is off on every GPU that was asked for: nvidia-smi -mig 1 switches "
                          "it on; gpuslice list profiles shows what each could do");
-  return kNotFoundExit;
+  return code;
 }
 
 void SmiMigRun::tell_holders(const Gpu& gpu, std::optional<GiId> gi) const {

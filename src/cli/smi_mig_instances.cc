@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -13,29 +14,41 @@ namespace {
 using What = SmiMigRequest::What;
 
 // As the tool lists them: by compute slices, then by NVML's enum.
-Result<std::vector<ports::GiProfile>> profiles_of(ports::Mig& mig, const std::string& uuid) {
+Result<ports::GiProfiles> profiles_of(ports::Mig& mig, const std::string& uuid) {
   TRY_ASSIGN(ports::GiProfiles told, mig.gi_profiles(uuid));
   std::sort(told.profiles.begin(), told.profiles.end(), [](const auto& a, const auto& b) {
     return std::pair(a.slices, a.nvml_enum) < std::pair(b.slices, b.nvml_enum);
   });
-  return std::move(told.profiles);
+  return told;
 }
 
 }  // namespace
 
 // --- what is there ---
 
+Result<std::vector<GiProfileRow>> SmiMigRun::gi_profiles_of(const Gpu& gpu, bool free) const {
+  TRY_ASSIGN(const ports::GiProfiles told, profiles_of(ports_.mig, gpu.uuid));
+  if (!told.trusted) return fail(Code::kImpossible, "no profiles to go by with MIG off");
+  std::vector<GiProfileRow> rows;
+  for (const ports::GiProfile& profile : told.profiles) {
+    GiProfileRow row{gpu.index.value, profile, 0};
+    if (free) {
+      TRY_ASSIGN(row.free, ports_.mig.gi_free(gpu.uuid, profile.id));
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+// With MIG off too where the driver answers then, as branch 580 does.
 Result<std::vector<GiProfileRow>> SmiMigRun::gi_profiles(bool free) const {
   std::vector<GiProfileRow> rows;
-  for (const Gpu* gpu : with_mig()) {
-    TRY_ASSIGN(const std::vector<ports::GiProfile> told, profiles_of(ports_.mig, gpu->uuid));
-    for (const ports::GiProfile& profile : told) {
-      GiProfileRow row{gpu->index.value, profile, 0};
-      if (free) {
-        TRY_ASSIGN(row.free, ports_.mig.gi_free(gpu->uuid, profile.id));
-      }
-      rows.push_back(std::move(row));
-    }
+  for (const Gpu* gpu : chosen_) {
+    if (!gpu->mig) continue;
+    auto of_gpu = gi_profiles_of(*gpu, free);
+    if (!of_gpu && !gpu->mig->current && of_gpu.error().code == Code::kImpossible) continue;
+    TRY_ASSIGN(std::vector<GiProfileRow> more, std::move(of_gpu));
+    std::move(more.begin(), more.end(), std::back_inserter(rows));
   }
   return rows;
 }
@@ -44,9 +57,9 @@ Result<std::vector<GiProfileRow>> SmiMigRun::gi_profiles(bool free) const {
 Result<std::vector<GiRow>> SmiMigRun::gis() const {
   std::vector<GiRow> rows;
   for (const Gpu* gpu : with_mig()) {
-    TRY_ASSIGN(const std::vector<ports::GiProfile> told, profiles_of(ports_.mig, gpu->uuid));
+    TRY_ASSIGN(const ports::GiProfiles told, profiles_of(ports_.mig, gpu->uuid));
     TRY_ASSIGN(const std::vector<ports::GpuInstance> there, ports_.mig.instances(gpu->uuid));
-    for (const ports::GiProfile& profile : told)
+    for (const ports::GiProfile& profile : told.profiles)
       for (const ports::GpuInstance& gi : there)
         if (gi.profile == profile.id && wants_gi(gi.id))
           rows.push_back({gpu->index.value, profile.name, gi});
@@ -76,14 +89,15 @@ Result<std::vector<CiProfileRow>> SmiMigRun::ci_profiles() const {
 }
 
 int SmiMigRun::lists() {
-  if (with_mig().empty()) return no_mig();
   if (request_.what == What::kGiProfiles || request_.what == What::kGiPlacements) {
     const bool table = request_.what == What::kGiProfiles;
     const auto rows = gi_profiles(table);
     if (!rows) return failed("display GPU instance profiles", rows.error());
+    if (rows->empty() && with_mig().empty()) return no_mig(0);
     ports_.out(table ? gi_profile_table(*rows) : gi_placement_lines(*rows));
     return 0;
   }
+  if (with_mig().empty()) return no_mig(0);
   if (request_.what == What::kInstances || request_.what == What::kCis) {
     const bool gpu_instances = request_.what == What::kInstances;
     const auto rows = gis();
@@ -141,12 +155,13 @@ int SmiMigRun::create_gis_on(const Gpu& gpu) {
   const auto told = profiles_of(ports_.mig, gpu.uuid);
   if (!told) return no_gi(gpu, first, told.error());
   for (const SmiMigRequest::Profile& wanted : request_.profiles) {
-    const auto found = std::find_if(told->begin(), told->end(), [&](const ports::GiProfile& p) {
+    const auto& all = told->profiles;
+    const auto found = std::find_if(all.begin(), all.end(), [&](const ports::GiProfile& p) {
       return wanted.text == std::to_string(p.id.value) || to_lower(wanted.text) == to_lower(p.name);
     });
-    if (found == told->end()) {
+    if (found == all.end()) {
       std::vector<std::string> known;
-      for (const ports::GiProfile& p : *told)
+      for (const ports::GiProfile& p : all)
         known.push_back(fmt::format("{} ({})", p.id.value, p.name));
       hint(fmt::format("{} ({}): it has no profile {}; it has {}", name(gpu), gpu.name,
                        json_escape(wanted.text), join(known, ", ")));

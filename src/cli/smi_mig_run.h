@@ -15,6 +15,8 @@ namespace gpuslice::cli {
 // NVML's code and words: the driver's own, else what it would have said.
 [[nodiscard]] ports::NvmlAnswer smi_answer_of(const Error& error);
 
+constexpr int kNotFoundExit = 6;
+
 class SmiMigRun {
  public:
   // `node` outlives it.
@@ -42,11 +44,13 @@ class SmiMigRun {
   // each gives its exit code.
   int failed(std::string_view what, const Error& error) const;
   int none(std::string_view what) const;
-  int no_mig() const;
+  // Nothing to list is no failure (0); nothing to change is one.
+  int no_mig(int code = kNotFoundExit) const;
   void tell_root(const Error& error) const;
   // Who uses a GPU, or one of its instances, as a hint.
   void tell_holders(const Gpu& gpu, std::optional<GiId> gi) const;
 
+  Result<std::vector<GiProfileRow>> gi_profiles_of(const Gpu& gpu, bool free) const;
   Result<std::vector<GiProfileRow>> gi_profiles(bool free) const;
   Result<std::vector<GiRow>> gis() const;
   Result<std::vector<CiProfileRow>> ci_profiles() const;

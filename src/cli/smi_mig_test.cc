@@ -47,6 +47,7 @@ class Fake final : public ports::Nvml,
   std::map<std::string, Error> unresettable;       // bus id -> why
   std::map<std::string, ports::Activation> modes;  // GPU -> what a change of the mode comes to
   std::set<std::string> locked;
+  bool trusted = true;
   Words calls;
   bool is_open = true;
 
@@ -68,6 +69,7 @@ class Fake final : public ports::Nvml,
                     profile(9, 2, "3g.20gb", 3, 2, 19968, 42, {0, 4}, 4),
                     profile(0, 4, "7g.40gb", 7, 1, 40192, 132, {0}, 8),
                     profile(20, 7, "1g.5gb+me", 1, 1, 4864, 14, {0, 1, 2, 3, 4, 5, 6}, 1)};
+    out.trusted = trusted;
     out.profiles[1].dec = 2;
     out.profiles[3].dec = out.profiles[3].jpeg = out.profiles[3].ofa = 1;
     return out;
@@ -314,16 +316,39 @@ TEST_F(SmiMig, ListsWithoutPermission) {
 
 TEST_F(SmiMig, NoGpuWithMigOn) {
   mig_off();
-  for (const Words& words :
-       {Words{"mig", "-lgip"}, Words{"mig", "-lgipp"}, Words{"mig", "-lgi"}, Words{"mig", "-lci"},
-        Words{"mig", "-lcip"}, Words{"mig", "-cgi", "19"}, Words{"mig", "-cci"},
-        Words{"mig", "-dci"}, Words{"mig", "-dgi"}}) {
-    EXPECT_EQ(run(words), "No MIG-enabled devices found.\n-> 6") << words[1];
+  for (const Words& words : {Words{"mig", "-lgi"}, Words{"mig", "-lci"}, Words{"mig", "-lcip"},
+                             Words{"mig", "-cgi", "19"}, Words{"mig", "-cci"}, Words{"mig", "-dci"},
+                             Words{"mig", "-dgi"}}) {
+    const bool list = words[1].starts_with("-l");
+    EXPECT_EQ(run(words), fmt::format("No MIG-enabled devices found.\n-> {}", list ? 0 : 6))
+        << words[1];
     EXPECT_EQ(hints,
               "MIG is off on every GPU that was asked for: nvidia-smi -mig 1 switches it on; "
               "gpuslice list profiles shows what each could do\n");
   }
   EXPECT_EQ(fake.calls, Words());
+}
+
+// Branch 580 answers with MIG off; where a driver does not, or is not believed, there is nothing to
+// list.
+TEST_F(SmiMig, ProfilesWithMigOff) {
+  const std::string table = run({"mig", "-lgip"});
+  const std::string places = run({"mig", "-lgipp"});
+  ASSERT_TRUE(places.starts_with("GPU  0 Profile ID 19 Placements: {0,1,2,3,4,5,6}:1\n")) << places;
+  mig_off();
+  EXPECT_EQ(run({"mig", "-lgip"}), table);
+  EXPECT_EQ(run({"mig", "-lgipp"}), places);
+  EXPECT_EQ(hints, "");
+  fake.failing["gi_free"] = not_supported();
+  EXPECT_EQ(run({"mig", "-lgip"}), "No MIG-enabled devices found.\n-> 0");
+  EXPECT_EQ(run({"mig", "-lgipp"}), places) << "whose places are told, unlike their number";
+  fake.failing["gi_profiles"] = not_supported();
+  EXPECT_EQ(run({"mig", "-lgipp"}), "No MIG-enabled devices found.\n-> 0");
+  fake.failing.erase("gi_profiles");
+  fake.trusted = false;
+  EXPECT_EQ(run({"mig", "-lgipp"}), "No MIG-enabled devices found.\n-> 0");
+  fake.failing["gi_profiles"] = no_permission();
+  EXPECT_TRUE(run({"mig", "-lgipp"}).ends_with("Insufficient Permissions\n-> 4"));
 }
 
 // The guide's mistake: 9 is 3g.20gb, of which two fit.

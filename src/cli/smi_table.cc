@@ -65,9 +65,9 @@ std::string gpu_rows(const Gpu& gpu) {
   const std::string state =
       or_na(gpu.performance_state, [](uint32_t n) { return fmt::format("P{}", n); });
   const std::string draw =
-      or_na(gpu.power_mw, [](uint32_t n) { return fmt::format("{}W", (n + 500) / 1000); });
+      or_na(gpu.power_mw, [](uint32_t n) { return fmt::format("{}W", n / 1000); });
   const std::string limit =
-      or_na(gpu.power_limit_mw, [](uint32_t n) { return fmt::format("{}W", (n + 500) / 1000); });
+      or_na(gpu.power_limit_mw, [](uint32_t n) { return fmt::format("{}W", n / 1000); });
   const std::string used =
       or_na(gpu.memory_used_bytes, [](uint64_t n) { return fmt::format("{}MiB", n >> 20); });
   const std::string total = fmt::format("{}MiB", gpu.memory_total_bytes >> 20);
@@ -79,9 +79,9 @@ std::string gpu_rows(const Gpu& gpu) {
   if (gpu.mig)
     mig = std::string(gpu.mig->current ? "Enabled" : "Disabled") +
           (gpu.mig->current != gpu.mig->pending ? "*" : "");
-  return columns(
-             fmt::format(" {:>3}  {:<28} {:>5} ", gpu.index.value, cut(gpu.name, 28), persistence),
-             fmt::format(" {:>18} {:>3} ", gpu.bus_id, display), fmt::format(" {:>20} ", ecc)) +
+  return columns(fmt::format(" {:>3}  {:<28}   {:<3} ", gpu.index.value, cut(gpu.name, 28),
+                             persistence),
+                 fmt::format(" {:>18} {:>3} ", gpu.bus_id, display), fmt::format(" {:>20} ", ecc)) +
          columns(fmt::format("{:>4}  {:>4}   {:>3}  {:>14} / {:>5} ", fan, temperature, state, draw,
                              limit),
                  fmt::format(" {:>10} / {:>9} ", used, total),
@@ -163,7 +163,7 @@ std::string process_box(const NodeView& node) {
 
 std::string smi_table(const NodeView& node) {
   std::string out = rule('-');
-  out += row(fmt::format("{:<33} {:<31} {:<21}", "gpuslice smi " + node.driver.version,
+  out += row(fmt::format("{:<33} {:<30} {:<22}", "gpuslice smi " + node.driver.version,
                          "Driver Version: " + node.driver.version,
                          "CUDA Version: " + cuda(node.driver.cuda_version)));
   out += column_rule('|', '-', '+', '+');

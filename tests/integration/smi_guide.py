@@ -86,8 +86,10 @@ REFUSED_NINE = ("Unable to create a GPU instance on GPU {:2} using profile 9: In
 
 class Guide(OnANode):
     def test_the_guide(self):
-        # "First, check if your GPUs support MIG": with MIG off the tool only says this.
-        hint = self.says(6, "No MIG-enabled devices found.\n", "mig", "-lgip")
+        # "First, check if your GPUs support MIG": branch 580 lists the profiles with MIG off too.
+        code, before, _ = self.smi("mig", "-lgip")
+        self.assertEqual((code, before.count("MIG 1g.5gb          19     7/7")), (0, 4))
+        hint = self.says(0, "No MIG-enabled devices found.\n", "mig", "-lgi")
         self.assertIn("nvidia-smi -mig 1", hint)
 
         # "Enable MIG mode on GPUs"
@@ -102,6 +104,7 @@ class Guide(OnANode):
                   "--format=csv")
         code, out, _ = self.smi("mig", "-lgip")
         self.assertEqual((code, {len(line) for line in out.splitlines()}), (0, {81}))
+        self.assertEqual(out, before)
         for gpu in range(4):
             for row in (f"|   {gpu}  MIG 1g.5gb          19     7/7        4.75       No     14     0     0   |",
                         f"|   {gpu}  MIG 3g.20gb          9     2/2        19.50      No     42     2     0   |",
@@ -172,7 +175,7 @@ class Refused(OnANode):
         hint = self.says(0, busy, "-mig", "1", "-i", "0")
         self.assertRegex(hint, rf"^GPU 0: used by PID {worker.pid} \(.*gpuslice-sim\)\n$")
         self.assertEqual(self.modes()[0], (0, 1))
-        self.says(6, "No MIG-enabled devices found.\n", "mig", "-lgi", "-i", "0")
+        self.says(0, "No MIG-enabled devices found.\n", "mig", "-lgi", "-i", "0")
         self.says(255, f"The following GPUs could not be reset:\n  GPU {BUSES[0]}: In use by another client\n\n1 device is currently being used by one or more "
                   "other processes (a CUDA program, or one that watches GPUs). End them and try again, or reboot.\n", "--gpu-reset", "-i", "0")
         self.end(worker)
@@ -203,8 +206,8 @@ class Refused(OnANode):
     def test_a_board_without_mig(self):
         hint = self.says(3, f"Unable to enable MIG Mode for GPU {BUSES[2]}: Not Supported\nTreating as warning and moving on.\nAll done.\n", "-mig", "1", "-i", "2")
         self.assertEqual(hint, "GPU 2 (Tesla T4): this board has no MIG\n")
-        for words in (("-lgip",), ("-lgi",), ("-cgi", "19")):
-            self.says(6, "No MIG-enabled devices found.\n", "mig", *words, "-i", "2")
+        for code, words in ((0, ("-lgip",)), (0, ("-lgi",)), (6, ("-cgi", "19"))):
+            self.says(code, "No MIG-enabled devices found.\n", "mig", *words, "-i", "2")
         # Among boards with MIG it is skipped.
         code, out, _ = self.smi("-mig", "1")
         self.assertEqual((code, out.count("Enabled MIG Mode"), out.count("Not Supported")), (0, 2, 1))
