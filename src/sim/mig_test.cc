@@ -9,6 +9,7 @@
 #include <string>
 
 #include "sim/events.h"
+#include "sim/nvml_port.h"
 #include "sim/testing.h"
 
 namespace gpuslice::sim {
@@ -185,6 +186,26 @@ TEST(GpuInstance, ErrorsNameWhatIsWrong) {
   EXPECT_EQ(state->gpus[0].calls.create_gi.ok, 1U);
   EXPECT_EQ(state->gpus[0].calls.create_gi.failed, 4U);
   EXPECT_EQ(state->gpus[0].calls.destroy_gi.failed, 3U);
+}
+
+// docs/hardware.md: branch 580 counts on a GPU with MIG off as on an empty one; of others it is not
+// known.
+TEST(GpuInstance, RoomWithMigOffIsToldFrom580On) {
+  for (const char* driver : {"535.261.03", "550.163.01", "570.124.06", "580.65.06"}) {
+    NodeOptions options;
+    options.gpus = {{kH100, Sweep::kPlain}};
+    options.driver = driver;
+    const auto world = must(World::in_memory(options));
+    WorldNvml nvml(*world);
+    ASSERT_TRUE(nvml.open());
+    const auto room = nvml.gi_free(world->snapshot()->gpus[0].uuid, k1g);
+    if (std::string(driver).starts_with("580")) {
+      EXPECT_EQ(room.value_or(99), 7U);
+    } else {
+      ASSERT_FALSE(room) << driver;
+      EXPECT_EQ(room.error().code, Code::kImpossible) << driver;
+    }
+  }
 }
 
 TEST(GpuInstance, OneWithMediaEnginesPerA100) {
