@@ -371,7 +371,7 @@ class Run {
       case Kind::kLong:
         return in_.bytes(in_.byte() % 9);
       case Kind::kWord:
-        if (before == Kind::kTextOut) return room_;
+        if (before == Kind::kTextOut || e.name.ends_with("PerformanceStates")) return room_;
         if (next == Kind::kBits || e.name.ends_with("FieldValues")) return room_ = in_.byte() % 9;
         if (e.name.find("EventSetWait") != std::string_view::npos) return in_.byte() & 1;
         return word();
@@ -406,6 +406,10 @@ class Run {
 
   // A number, mostly of the elements of the array behind or before it.
   uintptr_t count(const Export& e, uint8_t how, Kind before) {
+    if (e.name.ends_with("PerformanceStates")) {  // followed by its size in bytes
+      room_ = how % 80;
+      return reinterpret_cast<uintptr_t>(block(room_));
+    }
     const bool clocks =
         e.name.ends_with("SupportedMemoryClocks") || e.name.ends_with("SupportedGraphicsClocks");
     if (clocks && before == Kind::kCount)
