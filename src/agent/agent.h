@@ -88,6 +88,11 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void start();
   // The configuration's file (or the folder it lies in) has changed, or SIGHUP.
   void on_config_changed() { look_at_config_ = true; }
+  // Which file it is, where ConfigSource::follows is set; also: look at it again.
+  void on_config_file(Result<std::string> path) {
+    config_.use(std::move(path));
+    look_at_config_ = true;
+  }
   // The MIG configuration's or the label's file has changed, or SIGHUP.
   void on_mig_files_changed() { partition_.on_files_changed(); }
   // The node's label nvidia.com/mig.config, each time that it is said.

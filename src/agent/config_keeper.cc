@@ -7,7 +7,23 @@
 
 namespace gpuslice::agent {
 
+void ConfigKeeper::use(Result<std::string> path) {
+  told_ = true;
+  if (!path) {
+    if (unknown_ == path.error().message) return;
+    unknown_ = path.error().message;
+    say_bad(unknown_);
+    return;
+  }
+  if (unknown_.empty() && source_.path == *path) return;
+  unknown_.clear();
+  source_.path = std::move(*path);
+  seen_.reset();
+}
+
 bool ConfigKeeper::look() {
+  if (source_.follows && !told_) return false;
+  if (!unknown_.empty()) return candidate_ ? false : fall_back();
   if (source_.path.empty()) {
     if (in_force_ || candidate_) return false;
     return consider({"", "the command line", false});
@@ -68,7 +84,7 @@ void ConfigKeeper::accept() {
     log_.warning("configuration: serving the last good one from {} because {}", from_, problem_);
     return;
   }
-  problem_.clear();
+  problem_ = unknown_;
   log_.info("configuration: generation {} from {}", generation_, from_);
   if (source_.path.empty() || source_.last_good_path.empty()) return;
   // The usual start: it is there already, and nobody waits for a disk.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/result.h"
 #include "config/effective.h"
 #include "ports/host.h"
 
@@ -20,12 +21,19 @@ struct ConfigSource {
   config::Compat compat = config::Compat::kStrict;
   config::Said said;
   std::string last_good_path;  // where the last good text is kept
+  bool follows = false;        // ConfigKeeper::use() says which file; nothing is read before it
 };
 
 class ConfigKeeper {
  public:
   ConfigKeeper(ConfigSource source, ports::HostFiles& files, Log& log)
-      : source_(std::move(source)), files_(files), log_(log) {}
+      : source_(std::move(source)), files_(files), log_(log) {
+    if (source_.follows) problem_ = "which file counts is not known yet: the node was not seen";
+  }
+
+  // From the next look() on this is the file, where `follows` is set. An error: none is known to
+  // be, and why; what is in force stays.
+  void use(Result<std::string> path);
 
   // Reads the file. True when there is a candidate other than the one in force, to be accepted or
   // refused.
@@ -69,6 +77,8 @@ class ConfigKeeper {
   Text candidate_text_;
   std::optional<std::string> seen_;  // the text that was judged last
   bool tried_last_good_ = false;
+  bool told_ = false;    // by use()
+  std::string unknown_;  // which file counts is not known, and why; or ""
   uint64_t generation_ = 0;
   uint64_t bad_ = 0;
   std::string problem_;

@@ -16,6 +16,7 @@ struct AgentCommand {
   std::string listen = "127.0.0.1:9400";  // "" for none
   std::string config_file;
   std::string config_dir;
+  std::string default_config;  // a key of it, "" when not said
   std::string config_compat = "strict";
   std::string mig_config;
   std::string mig_label;

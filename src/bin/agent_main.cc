@@ -22,6 +22,7 @@
 #include "bin/agent_view.h"
 #include "bin/agent_web.h"
 #include "bin/api_node.h"
+#include "bin/config_folder.h"
 #include "bin/hook_main.h"
 #include "bin/version.h"
 #include "host/event_loop.h"
@@ -106,6 +107,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::unique_ptr<AgentWeb> web_;
   std::unique_ptr<host::Signals> signals_;
   std::unique_ptr<host::PathWatch> config_watch_;
+  std::unique_ptr<ConfigFolder> config_folder_;
   std::vector<std::unique_ptr<host::PathWatch>> mig_watches_;
   std::map<std::string, std::unique_ptr<host::PathWatch>> socket_watches_;  // by path
   host::EventLoop::Token next_reconcile_;
@@ -161,6 +163,12 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
   mig_boards_.add(mig_status_);
   ports.mig_status = &mig_boards_;
   agent::AgentOptions mine = agent_options(setup_);
+  if (setup_.config_folder)
+    config_folder_ = std::make_unique<ConfigFolder>(*setup_.config_folder, loop_,
+                                                    [this](Result<std::string> file) {
+                                                      agent_->on_config_file(std::move(file));
+                                                      reconcile_soon();
+                                                    });
   if (setup_.kube) {
     make_api_node();
     mine.labels.apply = [this](const agent::Labels& labels) { api_node_->labels().want(labels); };
@@ -176,6 +184,10 @@ void NodeAgent::make_api_node() {
     told.mig_label = [this](std::optional<std::string> label) {
       agent_->on_mig_label(std::move(label));
       reconcile_soon();
+    };
+  if (config_folder_)
+    told.config_label = [this](std::optional<std::string> label) {
+      config_folder_->on_label(std::move(label));
     };
   api_node_ = std::make_unique<ApiNode>(loop_, log_, std::move(told));
   if (ports::MigStatusBoard* board = api_node_->mig_board()) mig_boards_.add(*board);
@@ -247,6 +259,7 @@ bool NodeAgent::stop() {
   web_.reset();
   socket_watches_.clear();
   config_watch_.reset();
+  config_folder_.reset();
   mig_watches_.clear();
   signals_.reset();
   next_reconcile_.reset();
@@ -329,6 +342,7 @@ Status NodeAgent::watch_config() {
                }));
     mig_watches_.push_back(std::move(watch));
   }
+  if (config_folder_) return config_folder_->start();
   if (setup_.config.path.empty()) return {};
   TRY_ASSIGN(config_watch_, host::PathWatch::watch(loop_, setup_.config.path, true, [this] {
                agent_->on_config_changed();
@@ -345,6 +359,7 @@ void NodeAgent::on_signal(int signal) {
   }
   log_.info("SIGHUP: reading the configuration again");
   agent_->on_config_changed();
+  if (config_folder_) config_folder_->look();
   agent_->on_mig_files_changed();
   reconcile_soon();
 }

@@ -59,28 +59,6 @@ std::string driver_root(const AgentCommand& command, const config::Said& said) {
   return ::access(here.c_str(), R_OK) == 0 ? here : host;
 }
 
-// Without the API server there is no label: config-manager's fallbacks, the key "default" or the
-// only one.
-Result<std::string> only_key_of(const std::string& folder) {
-  std::vector<std::string> keys;
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(".")) keys.push_back(name);
-  }
-  if (error) {
-    return fail(Code::kInvalidConfig, "--config-dir {}: cannot be read: {}", folder,
-                error.message());
-  }
-  std::sort(keys.begin(), keys.end());
-  if (std::find(keys.begin(), keys.end(), "default") != keys.end()) return folder + "/default";
-  if (keys.size() == 1) return folder + "/" + keys[0];
-  return fail(Code::kInvalidConfig,
-              "--config-dir {}: which of its {} files counts is not known: none is called default; "
-              "name one with --config FILE",
-              folder, keys.size());
-}
-
 bool has_role(const AgentCommand& command, const char* role) {
   return command.roles.empty() ||
          std::find(command.roles.begin(), command.roles.end(), role) != command.roles.end();
@@ -160,9 +138,10 @@ Status set_kube(const AgentCommand& command, char** environment, AgentSetup& set
   const agent::MigSource& mig = setup.partition.source;
   const bool chooses_mig =
       setup.changes_mig && mig.any() && mig.label.empty() && mig.label_path.empty();
+  const bool chooses = chooses_mig || setup.config_folder.has_value();
   if (command.no_kube && tells)
     return fail(Code::kUsage, "agent: --labels-to node and --no-kube: only one of them can hold");
-  if (command.no_kube || (!tells && !chooses_mig)) return {};
+  if (command.no_kube || (!tells && !chooses)) return {};
   const std::string kubeconfig = said_of_kube(command, "kubeconfig", environment, "KUBECONFIG");
   auto found = account(kubeconfig, environment);
   if (!found && !tells && kubeconfig.empty()) {
@@ -176,9 +155,12 @@ Status set_kube(const AgentCommand& command, char** environment, AgentSetup& set
     return fail(Code::kUsage,
                 "agent: {}: which node this is is not known; write --node-name, or give NODE_NAME "
                 "from the pod's spec.nodeName{}",
-                tells ? "--labels-to node" : "--mig-config with the API server",
+                tells         ? "--labels-to node"
+                : chooses_mig ? "--mig-config with the API server"
+                              : "--config-dir with the API server",
                 tells ? "" : "; without the API server: --no-kube");
   setup.partition.source.label_from_api = chooses_mig;
+  if (setup.config_folder) setup.config_folder->by_label = true;
   return {};
 }
 
@@ -208,9 +190,12 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
       command.config_compat == "nvidia" ? config::Compat::kNvidia : config::Compat::kStrict;
   setup.config.path = command.config_file;
   if (setup.config.path.empty() && !command.config_dir.empty()) {
-    TRY_ASSIGN(setup.config.path, only_key_of(command.config_dir));
-  }
-  if (setup.config.path.empty()) {
+    const std::string by_default = command.default_config.empty()
+                                       ? variable(environment, "DEFAULT_CONFIG")
+                                       : command.default_config;
+    setup.config_folder = ConfigFolderOptions{absolute(command.config_dir), by_default};
+    setup.config.follows = true;
+  } else if (setup.config.path.empty()) {
     setup.config.path = said_of(setup.config.said, Flag::kConfigFile);
   }
   if (!setup.config.path.empty()) setup.config.path = absolute(setup.config.path);
@@ -229,6 +214,10 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   }
   TRY_ASSIGN(setup.labels_to, labels_to(command));
   TRY(set_kube(command, environment, setup));
+  // Without a label to wait for, a start that cannot choose says so at once.
+  if (setup.config_folder && !setup.config_folder->by_label) {
+    TRY_ASSIGN(setup.config.path, choose_file(*setup.config_folder, ""));
+  }
   TRY(set_cdi(command, setup));
   setup.require_distinct = command.require_distinct;
   return setup;

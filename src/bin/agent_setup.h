@@ -12,6 +12,7 @@
 #include "agent/partition.h"
 #include "base/result.h"
 #include "bin/agent_flags.h"
+#include "bin/config_folder.h"
 #include "bin/places.h"
 #include "kube/account.h"
 
@@ -22,8 +23,9 @@ struct AgentSetup {
   std::string kubelet_dir;          // absolute
   std::string registration_socket;  // absolute, or "" for the usual one
   agent::ConfigSource config;
-  std::optional<std::string> host_root;  // --root, as the host has it: "" for "/"
-  agent::CdiOptions cdi;                 // but for install_hook
+  std::optional<ConfigFolderOptions> config_folder;  // --config-dir: config.path is what it says
+  std::optional<std::string> host_root;              // --root, as the host has it: "" for "/"
+  agent::CdiOptions cdi;                             // but for install_hook
   bool install_hook = false;
   bool require_distinct = false;
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;

@@ -4,10 +4,15 @@
 
 #include <utility>
 
+#include "agent/config_key.h"
+
 namespace gpuslice::bin {
 
 ApiNode::ApiNode(host::EventLoop& loop, Log& log, Told told)
-    : log_(log), labels_(loop, std::move(told.labels_applied)), patches_(loop, log) {
+    : log_(log),
+      labels_(loop, std::move(told.labels_applied)),
+      patches_(loop, log),
+      config_label_(std::move(told.config_label)) {
   if (told.mig_label) mig_.emplace(patches_, log, std::move(told.mig_label));
 }
 
@@ -27,6 +32,16 @@ void ApiNode::end() {
 void ApiNode::on_node(std::optional<ports::NodeObject> node) {
   patches_.on_node(node);
   if (mig_) mig_->on_node(node);
+  if (node && config_label_) {
+    std::optional<std::string> label;
+    if (const auto found = node->labels.find(std::string(agent::kConfigLabel));
+        found != node->labels.end())
+      label = found->second;
+    if (!std::exchange(seen_, true) || config_label_said_ != label) {
+      config_label_said_ = label;
+      config_label_(label);
+    }
+  }
   labels_.on_node(std::move(node));
 }
 

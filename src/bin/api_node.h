@@ -24,6 +24,8 @@ class ApiNode final : public ports::KubeEvents {
     std::function<void(const Status&)> labels_applied;
     // See NodeMig; null: the node's labels choose no layout, and none is told.
     std::function<void(std::optional<std::string>)> mig_label;
+    // The label that chooses the device plugin's configuration, likewise; null: nobody asks.
+    std::function<void(std::optional<std::string>)> config_label;
   };
   ApiNode(host::EventLoop& loop, Log& log, Told told);
 
@@ -48,6 +50,9 @@ class ApiNode final : public ports::KubeEvents {
   NodeLabels labels_;
   NodePatches patches_;
   std::optional<NodeMig> mig_;
+  std::function<void(std::optional<std::string>)> config_label_;
+  bool seen_ = false;  // the node, once
+  std::optional<std::string> config_label_said_;
 };
 
 }  // namespace gpuslice::bin

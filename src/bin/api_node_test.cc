@@ -55,7 +55,11 @@ class ApiNodeTest : public ::testing::Test {
   Log log{[this](std::string_view line) { said += line; }, [] { return WallTime(); }};
   std::vector<Text> asked;
   Api api;
-  ApiNode node{*loop, log, {[](const Status&) {}, [this](Text label) { asked.push_back(label); }}};
+  std::vector<Text> config;
+  ApiNode node{*loop,
+               log,
+               {[](const Status&) {}, [this](Text label) { asked.push_back(label); },
+                [this](Text label) { config.push_back(label); }}};
 };
 
 TEST_F(ApiNodeTest, TheLabelIsToldAtFirstSightAndWhenItSaysSomethingElse) {
@@ -72,6 +76,15 @@ TEST_F(ApiNodeTest, TheLabelIsToldAtFirstSightAndWhenItSaysSomethingElse) {
   see({}, {}, "v");
   EXPECT_EQ(asked.size(), 3U);
   EXPECT_EQ(asked.back(), std::nullopt);
+}
+
+TEST_F(ApiNodeTest, TheLabelOfTheConfigurationIsToldLikewise) {
+  const std::string key = "nvidia.com/device-plugin.config";
+  see({});
+  see({{key, "a"}});
+  see({{key, "a"}, {"other", "1"}});
+  see({{key, "b"}});
+  EXPECT_EQ(config, (std::vector<Text>{std::nullopt, "a", "b"}));
 }
 
 TEST_F(ApiNodeTest, WhatBecameOfItIsWrittenOnceTheNodeIsSeen) {
@@ -181,7 +194,7 @@ TEST_F(ApiNodeTest, WhatACrashedMigManagerPausedIsSetFreeOnce) {
 }
 
 TEST_F(ApiNodeTest, WithoutAMigLabelNothingOfItIsTouched) {
-  ApiNode plain(*loop, log, {[](const Status&) {}, nullptr});
+  ApiNode plain(*loop, log, {[](const Status&) {}, nullptr, nullptr});
   plain.begin(api);
   EXPECT_EQ(plain.mig_board(), nullptr);
   plain.on_node(ports::NodeObject{"n", "u", "1", {{kDevicePlugin, "paused-for-mig-change"}}, {}});

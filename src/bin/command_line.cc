@@ -78,7 +78,11 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
   app.add_option("--listen", agent.listen, "HOST:PORT of health, metrics and page; \"\" for none")
       ->capture_default_str();
   app.add_option("--config", agent.config_file, "device-plugin configuration, v1");
-  app.add_option("--config-dir", agent.config_dir, "folder of a mounted ConfigMap");
+  app.add_option("--config-dir", agent.config_dir,
+                 "folder of a mounted ConfigMap; the node's label nvidia.com/device-plugin.config "
+                 "names the key");
+  app.add_option("--default-config", agent.default_config,
+                 "the key where the node has no such label (default, or the only one)");
   app.add_option("--config-compat", agent.config_compat,
                  "strict, or nvidia: read as its plugin does")
       ->check(CLI::IsMember({"strict", "nvidia"}))
