@@ -179,7 +179,7 @@ TEST(Smi, Table) {
   EXPECT_EQ("\n" + smi_of({}), R"(
 +-----------------------------------------------------------------------------------------+
 | gpuslice smi 580.65.06            Driver Version: 580.65.06      CUDA Version: 13.0     |
-|-----------------------------------------+------------------------+----------------------+
++-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
 |                                         |                        |               MIG M. |
@@ -247,7 +247,7 @@ TEST(Smi, TableOfAnH200) {
   EXPECT_EQ("\n" + smi_of({}, view), R"(
 +-----------------------------------------------------------------------------------------+
 | gpuslice smi 580.159.04           Driver Version: 580.159.04     CUDA Version: 13.0     |
-|-----------------------------------------+------------------------+----------------------+
++-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
 |                                         |                        |               MIG M. |
@@ -276,7 +276,7 @@ TEST(Smi, TableWithMigOnAndNoDevices) {
   EXPECT_EQ("\n" + smi_of({}, view), R"(
 +-----------------------------------------------------------------------------------------+
 | gpuslice smi 580.65.06            Driver Version: 580.65.06      CUDA Version: 13.0     |
-|-----------------------------------------+------------------------+----------------------+
++-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
 |                                         |                        |               MIG M. |
@@ -308,7 +308,7 @@ TEST(Smi, TableOfNothing) {
   EXPECT_EQ("\n" + smi_of({}, view), R"(
 +-----------------------------------------------------------------------------------------+
 | gpuslice smi 535.183.01           Driver Version: 535.183.01     CUDA Version: 12.2     |
-|-----------------------------------------+------------------------+----------------------+
++-----------------------------------------+------------------------+----------------------+
 | GPU  Name                 Persistence-M | Bus-Id          Disp.A | Volatile Uncorr. ECC |
 | Fan  Temp   Perf          Pwr:Usage/Cap |           Memory-Usage | GPU-Util  Compute M. |
 |                                         |                        |               MIG M. |

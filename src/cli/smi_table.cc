@@ -166,7 +166,7 @@ std::string smi_table(const NodeView& node) {
   out += row(fmt::format("{:<33} {:<30} {:<22}", "gpuslice smi " + node.driver.version,
                          "Driver Version: " + node.driver.version,
                          "CUDA Version: " + cuda(node.driver.cuda_version)));
-  out += column_rule('|', '-', '+', '+');
+  out += column_rule('+', '-', '+', '+');
   out += columns(" GPU  Name                 Persistence-M ", " Bus-Id          Disp.A ",
                  " Volatile Uncorr. ECC ");
   out += columns(" Fan  Temp   Perf          Pwr:Usage/Cap ", "           Memory-Usage ",
