@@ -163,6 +163,15 @@ TEST_F(ApiNodeTest, AnotherNodeOfTheNameIsToldAnew) {
   EXPECT_EQ(api.events.size(), 1U);
 }
 
+TEST_F(ApiNodeTest, AnAnswerOfTheOldNodeIsNotTakenForTheNewOne) {
+  see({});
+  show("success");
+  see({}, {}, "v");
+  node.on_node_patched({});  // of "u"
+  ASSERT_EQ(api.patches.size(), 2U);
+  EXPECT_EQ(state(), "success");
+}
+
 TEST_F(ApiNodeTest, WithoutARequestThereIsNoState) {
   see({{kState, "success"}}, {{kRequest, "all-1g.5gb 0a"}, {kSince, kThen}});
   show("", "", "");

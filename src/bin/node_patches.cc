@@ -50,6 +50,7 @@ void NodePatches::go() {
   if (labels_.wanted.empty() && annotations_.wanted.empty()) return;
   pause_.reset();
   under_way_ = true;
+  sent_to_ = uid_;
   labels_.sent = std::exchange(labels_.wanted, {});
   annotations_.sent = std::exchange(annotations_.wanted, {});
   kube_->patch_node({labels_.sent, annotations_.sent, ""});
@@ -57,9 +58,10 @@ void NodePatches::go() {
 
 void NodePatches::on_patched(const Status& status) {
   under_way_ = false;
-  labels_.answered(status.has_value());
-  annotations_.answered(status.has_value());
-  if (status) {
+  const bool here = sent_to_ == uid_;  // else it was another node of this name
+  labels_.answered(status.has_value() && here);
+  annotations_.answered(status.has_value() && here);
+  if (status || !here) {
     log_.over("node-patch");
     return go();
   }

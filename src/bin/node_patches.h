@@ -58,6 +58,7 @@ class NodePatches {
   Kind labels_;
   Kind annotations_;
   bool under_way_ = false;
+  std::string sent_to_;  // the uid
   host::EventLoop::Token pause_;
 };
 

@@ -25,12 +25,24 @@ from node_under_test import Failure, config_map_data, eventually  # noqa: E402
 
 EXAMPLES = HERE.parents[1] / "examples"
 GPU = "nvidia.com/gpu"
+SMALL = "nvidia.com/mig-1g.5gb"
+KEY = "nvidia.com/device-plugin.config"
+LAYOUT = "nvidia.com/mig.config"
+PAUSED = "nvidia.com/gpu.deploy.dcgm"
 PAGE = "127.0.0.1:9400"
 
 
 def same(what, seen, expected):
     if seen != expected:
         raise Failure(f"{what}: expected {expected}, seen {seen}")
+
+
+def layouts_of(*examples):
+    """The guide's MIG configurations as one file: their labels beside each other."""
+    head, text = "version: v1\nmig-configs:\n", ""
+    for example in examples:
+        text += config_map_data(example.read_text())["config.yaml"].removeprefix(head)
+    return head + text
 
 
 class Agent:
@@ -40,7 +52,10 @@ class Agent:
         self.cluster = cluster
         self.bin = pathlib.Path(bin_dir).resolve()
         self.root = cluster.gpus
-        self.config = cluster.dir / "agent" / "config.yaml"
+        self.configs = cluster.dir / "agent" / "configs"
+        self.configs.mkdir()
+        self.layouts = cluster.dir / "agent" / "mig.yaml"
+        self.layouts.write_text(layouts_of(EXAMPLES / "mig-config.yaml", EXAMPLES / "mixed-mig-config.yaml"))
         self.sim("create", "--root", self.root, "--gpus", gpus)
 
     def sim(self, *words):
@@ -49,10 +64,10 @@ class Agent:
             raise Failure(f"gpuslice-sim {words[0]}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def configure(self, text):
-        new = self.config.with_suffix(".new")
+    def configure(self, text, key="default"):
+        new = self.configs / f".{key}"
         new.write_text(text)
-        os.rename(new, self.config)
+        os.rename(new, self.configs / key)
 
     def start(self, cdi=True):
         # As on a node without NVIDIA's toolkit: containerd brings the driver in, by our specs. The simulated library
@@ -61,8 +76,8 @@ class Agent:
         if cdi:
             self.cluster.apply(RBAC.read_text())
             account = self.cluster.write_kubeconfig("agent", self.cluster.kubectl("create", "token", "gpuslice", "-n", NAMESPACE).strip())
-            strategy += ("--labels-to", "node", "--node-name", NODE, "--kubeconfig", account)
-        self.cluster.start("agent", self.bin / "gpuslice", "agent", "--root", self.root, "--config", self.config,
+            strategy += ("--labels-to", "node", "--mig-config", self.layouts, "--node-name", NODE, "--kubeconfig", account)
+        self.cluster.start("agent", self.bin / "gpuslice", "agent", "--root", self.root, "--config-dir", self.configs,
                            "--state-dir", self.cluster.dir / "agent" / "state", "--run-dir", "/run/gpuslice", "--listen", PAGE, *strategy)
 
     def metric(self, name):
@@ -179,6 +194,20 @@ class Walk:
         except Failure:
             raise Failure(f"labels: expected {expected}, seen {seen()}") from None
 
+    def configuration(self):
+        print("\nThe configuration by the Node's label nvidia.com/device-plugin.config", flush=True)
+        guides = config_map_data((EXAMPLES / "time-slicing-config.yaml").read_text())["time-slicing-config"]
+        self.agent.configure(guides.replace("replicas: 4", "replicas: 8"), "wide")
+        self.label(**{KEY: "wide"})
+        self.check("the key wide: 32 are allocatable", lambda: self.becomes(32))
+        self.label(**{KEY: "wid"})
+        self.check("a key that is not there is said, with the nearest", lambda: eventually(
+            "it is in the log", lambda: "names the key wid, which is not there; did you mean wide?" in self.cluster.log("agent"), 10))
+        self.check("32 stay", lambda: self.becomes(32))
+        self.cluster.kubectl("label", "node", NODE, f"{KEY}-")
+        self.check("without the label the key default: 16", lambda: self.becomes(16))
+        self.check("the eight pods felt nothing", self.the_same_pods)
+
     def kubelet_restarts(self):
         print("\nThe kubelet is restarted under it", flush=True)
         before = self.registrations()
@@ -209,6 +238,7 @@ class Walk:
     def agent_restarts(self):
         print("\nThe agent is killed and started again", flush=True)
         self.cluster.kill("agent", signal.SIGKILL)
+        self.label(**{PAUSED: "paused-for-mig-change"})
         self.check("without it nothing is allocatable", lambda: self.becomes(0))
         self.check("what there was stays in capacity", lambda: same(
             "capacity", self.cluster.get("node", NODE)["status"]["capacity"].get(GPU), "16"))
@@ -216,6 +246,7 @@ class Walk:
         self.check("a pod waits meanwhile", lambda: same("phase", self.phase("too-early"), "Pending"))
         self.agent.start()
         self.check("16 are allocatable again", lambda: self.becomes(16))
+        self.check("what a crashed MIG manager had paused is set free", lambda: self.labelled({PAUSED: "true"}, 10))
         self.check("the pod that waited runs", lambda: eventually("it runs", lambda: self.phase("too-early") == "Running", 60))
         self.check("the eight pods felt nothing", self.the_same_pods)
 
@@ -226,14 +257,91 @@ class Walk:
             "capacity", self.cluster.get("node", NODE)["status"]["capacity"].get(GPU), "16"))[0])
         self.check("the pods stay", self.the_same_pods)
 
+    def label(self, **labels):
+        self.cluster.kubectl("label", "--overwrite", "node", NODE, *(f"{key}={value}" for key, value in labels.items()))
+
+    def mig(self):
+        print("\nMIG by the Node's label nvidia.com/mig.config (the guide's ConfigMaps)", flush=True)
+        self.cluster.kubectl("delete", "deployment", "gpu-timeslice-test")
+        self.cluster.kubectl("delete", "pod", "after-kubelet", "too-early")
+        self.agent.sim("inject", "--root", self.agent.root, "restore", "--gpu", 3)
+        eventually("the pods are gone", lambda: not self.cluster.get("pods")["items"], 90)
+        self.agent.configure("version: v1\nflags:\n  migStrategy: mixed\n")
+        self.check("without pods and sharing 4 whole GPUs are allocatable", lambda: self.becomes(4, 60))
+        self.label(**{LAYOUT: "all-1g.5g"})
+        self.check("a label that the configuration does not have: failed, the nearest is named, the GPUs stay", self.misspelt)
+        self.label(**{LAYOUT: "all-1g.5gb"})
+        self.check("all-1g.5gb: 28 instances are allocatable, and no whole GPU", lambda: self.allocatables({SMALL: 28, GPU: 0}))
+        self.check("the Node says success, and what was asked for", lambda: self.ends("all-1g.5gb"))
+        self.check("an Event tells it", lambda: eventually("MigChanged", lambda: "MigChanged" in self.events(), 10))
+        for number in range(4):
+            self.cluster.apply(pod(f"small-{number}", {SMALL: 1}))
+        self.check("4 pods run, an instance each", lambda: eventually("they run", lambda: all(
+            self.phase(f"small-{number}") == "Running" for number in range(4)), 60))
+        keeper = self.pod_of_gpu(1)
+        others = [f"small-{number}" for number in range(4) if f"small-{number}" != keeper]
+        self.cluster.kubectl("delete", "pod", *others)
+        eventually("three pods are gone", lambda: len(self.cluster.get("pods")["items"]) == 1, 60)
+        before = self.cluster.get("pod", keeper)["metadata"]["uid"], self.instances_of(keeper)
+        self.label(**{LAYOUT: "mixed"})
+        self.check("mixed: 3 and 7 and 1 instances, and 1 whole GPU", lambda: self.allocatables(
+            {"nvidia.com/mig-2g.10gb": 3, SMALL: 7, "nvidia.com/mig-4g.20gb": 1, GPU: 1}))
+        self.check("the Node says success", lambda: self.ends("mixed"))
+        self.check("the pod on GPU 1 ran through: same pod, same instance", lambda: same(
+            "the pod", (self.cluster.get("pod", keeper)["metadata"]["uid"], self.instances_of(keeper)), before))
+
+    def allocatables(self, wanted):
+        def seen():
+            return {key: max(0, self.cluster.allocatable(key)) for key in wanted}
+        try:
+            eventually("", lambda: seen() == wanted, 60)
+        except Failure:
+            raise Failure(f"expected {wanted} allocatable, seen {seen()}; the Node says {self.told()}") from None
+
+    def told(self):
+        meta = self.cluster.get("node", NODE)["metadata"]
+        return {"state": meta["labels"].get(f"{LAYOUT}.state"), **{key: meta.get("annotations", {}).get(f"gpuslice/mig.{key}", "")
+                                                                   for key in ("reason", "request", "since")}}
+
+    def misspelt(self):
+        try:
+            eventually("", lambda: self.told()["state"] == "failed" and "did you mean all-1g.5gb?" in self.told()["reason"], 30)
+        except Failure:
+            raise Failure(f"the Node says {self.told()}") from None
+        self.becomes(4)
+
+    def ends(self, layout):
+        try:
+            eventually("", lambda: self.told()["state"] == "success" and self.told()["request"].startswith(layout + " "), 30)
+        except Failure:
+            raise Failure(f"the Node says {self.told()}") from None
+        same("reason", self.told()["reason"], "")
+
+    def events(self):
+        return {event["reason"] for event in self.cluster.get("events", "-A")["items"] if event["involvedObject"]["name"] == NODE}
+
+    def instances_of(self, name):
+        lines = self.cluster.kubectl("exec", name, "--", "nvidia-smi", "-L").splitlines()
+        return [line.split("(UUID: ")[1].rstrip(")") for line in lines if line.startswith("  MIG")]
+
+    def pod_of_gpu(self, index):
+        gpu = json.loads(self.agent.sim("show", "--root", self.agent.root, "-o", "json"))["gpus"][index]
+        there = {ci["uuid"] for gi in gpu["gpuInstances"] for ci in gi["computeInstances"]}
+        for number in range(4):
+            if there & set(self.instances_of(f"small-{number}")):
+                return f"small-{number}"
+        raise Failure(f"none of four pods is on GPU {index}")
+
     def run(self):
         self.time_slicing()
         self.eight_pods()
         self.eight_pods_by_cdi()
         self.labels()
+        self.configuration()
         self.kubelet_restarts()
         self.agent_restarts()
         self.health()
+        self.mig()
 
 
 def pod(name, limits):

@@ -1,0 +1,128 @@
+#include "bin/agent_setup.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace gpuslice::bin {
+namespace {
+
+namespace fs = std::filesystem;
+
+// What is asked of the API server, and what chooses instead where it is not.
+class AgentSetupTest : public ::testing::Test {
+ protected:
+  AgentSetupTest() : dir_(fs::temp_directory_path() / fmt::format("setup-{}", ::getpid())) {
+    fs::remove_all(dir_);
+    fs::create_directories(dir_ / "configs");
+    std::ofstream(dir_ / "account") << R"(apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:6443"}}]
+users: [{name: u, user: {token: t}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+)";
+    command_.state_dir = dir_ / "state";
+    command_.run_dir = dir_ / "run";
+  }
+  ~AgentSetupTest() override { fs::remove_all(dir_); }
+  void key(const std::string& name) { std::ofstream(dir_ / "configs" / name) << "version: v1\n"; }
+  void with_account() {
+    command_.kube["kubeconfig"] = dir_ / "account";
+    command_.kube["node-name"] = "n1";
+  }
+  Result<AgentSetup> made(std::vector<std::string> environment = {}) {
+    std::vector<char*> entries;
+    for (std::string& entry : environment) entries.push_back(entry.data());
+    entries.push_back(nullptr);
+    return make_setup(command_, entries.data());
+  }
+  fs::path dir_;
+  AgentCommand command_;
+};
+
+TEST_F(AgentSetupTest, TheApiServerIsAskedOnlyWhereItHasSomethingToSay) {
+  with_account();
+  EXPECT_FALSE(made()->kube);
+  command_.mig_config = "/mig.yaml";
+  auto setup = made();
+  ASSERT_TRUE(setup) << setup.error().message;
+  EXPECT_TRUE(setup->kube);
+  EXPECT_EQ(setup->node, "n1");
+  EXPECT_TRUE(setup->partition.source.label_from_api);
+  for (std::string AgentCommand::* other :
+       {&AgentCommand::mig_label, &AgentCommand::mig_label_file}) {
+    command_.*other = "x";
+    EXPECT_FALSE(made()->kube);
+    EXPECT_FALSE(made()->partition.source.label_from_api);
+    command_.*other = "";
+  }
+  command_.roles = {"plugin"};  // changes no MIG
+  EXPECT_FALSE(made()->kube);
+  command_.roles.clear();
+  command_.no_kube = true;
+  EXPECT_FALSE(made()->kube);
+  EXPECT_FALSE(made()->partition.source.label_from_api);
+}
+
+TEST_F(AgentSetupTest, WithoutAnAccountTheNodesLabelsChooseNothingAndThatIsSaid) {
+  command_.mig_config = "/mig.yaml";
+  auto setup = made();
+  ASSERT_TRUE(setup) << setup.error().message;
+  EXPECT_FALSE(setup->kube);
+  EXPECT_FALSE(setup->partition.source.label_from_api);
+  EXPECT_NE(setup->without_kube.find("this is no pod"), std::string::npos) << setup->without_kube;
+  // An account that was named and is no good is an error.
+  command_.kube["kubeconfig"] = dir_ / "nowhere";
+  EXPECT_FALSE(made());
+}
+
+TEST_F(AgentSetupTest, WhichNodeThisIsMustBeKnown) {
+  with_account();
+  command_.mig_config = "/mig.yaml";
+  command_.kube.erase("node-name");
+  auto setup = made();
+  ASSERT_FALSE(setup);
+  EXPECT_EQ(setup.error().code, Code::kUsage);
+  EXPECT_NE(setup.error().message.find("--node-name"), std::string::npos);
+  EXPECT_NE(setup.error().message.find("--no-kube"), std::string::npos);
+  EXPECT_EQ(made({"NODE_NAME=n2"})->node, "n2");
+}
+
+TEST_F(AgentSetupTest, AConfigFolderWaitsForTheNodeWhereThereIsAnAccount) {
+  command_.config_dir = dir_ / "configs";
+  with_account();
+  auto setup = made();
+  ASSERT_TRUE(setup) << setup.error().message;
+  EXPECT_TRUE(setup->kube);
+  EXPECT_TRUE(setup->config.follows);
+  EXPECT_TRUE(setup->config_folder->by_label);
+  EXPECT_EQ(setup->config.path, "");
+  command_.config_file = dir_ / "one.yaml";  // says which file
+  setup = made();
+  EXPECT_FALSE(setup->kube);
+  EXPECT_FALSE(setup->config.follows);
+  EXPECT_FALSE(setup->config_folder);
+}
+
+TEST_F(AgentSetupTest, WithoutAnAccountAStartThatCannotChooseSaysSo) {
+  command_.config_dir = dir_ / "configs";
+  key("a");
+  EXPECT_EQ(made()->config.path, dir_ / "configs" / "a");
+  key("b");
+  auto setup = made();
+  ASSERT_FALSE(setup);
+  EXPECT_EQ(setup.error().code, Code::kInvalidConfig);
+  EXPECT_NE(setup.error().message.find("there is a, b"), std::string::npos);
+  EXPECT_EQ(made({"DEFAULT_CONFIG=b"})->config.path, dir_ / "configs" / "b");
+  command_.default_config = "a";
+  EXPECT_EQ(made({"DEFAULT_CONFIG=b"})->config.path, dir_ / "configs" / "a");
+}
+
+}  // namespace
+}  // namespace gpuslice::bin
