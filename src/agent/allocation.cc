@@ -111,6 +111,11 @@ Result<ports::ContainerAnswer> AllocationDesk::container(const ResourceTable& ta
       return fail(Code::kNotFound,
                   "{}: device {} is not offered (any more); the pod must be admitted anew",
                   table.name, json_escape(id));
+    // Who held it may just have ended, and it is still listed: it goes all the same.
+    if (table.bases[device->base].withheld)
+      return fail(Code::kUnavailable,
+                  "{}: device {} is about to go, by a change of MIG; the pod must be admitted anew",
+                  table.name, json_escape(id));
     shared += device->shared ? 1 : 0;
     bases.insert(device->base);
   }

@@ -5,7 +5,8 @@
 // ledger of what was allocated.
 //
 // Thread-safe: the servers' threads call, T0 changes tables. A withdrawal and an Allocate cannot
-// pass each other: after set_tables() returns, no id that it withdrew is allocated.
+// pass each other: after set_tables() returns, no id that it withdrew is allocated, nor one that is
+// about to go and still listed for those who hold it.
 
 #include <atomic>
 #include <cstdint>

@@ -367,14 +367,17 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
     });
   };
 
+  const auto is_withheld = [&](const BaseDevice& base) {
+    return hardware.withheld.contains(base.uuid) || hardware.withheld.contains(base.gpu_uuid);
+  };
+
   std::map<std::string, Building> by_name;
   std::map<std::string, size_t> seen;  // devices of each resource so far
   for (const BaseDevice& base : bases) {
     const SharedResource* entry = sharing_of(config, base, seen[base.resource]++);
     Building& building = by_name[entry ? entry->offered_name() : base.resource];
     building.bases.push_back(base);
-    const bool withheld = hardware.withheld.contains(base.uuid) ||
-                          hardware.withheld.contains(base.gpu_uuid) || other_face_held(base);
+    const bool withheld = is_withheld(base) || other_face_held(base);
     const uint32_t replicas = entry ? entry->replicas : 1;
     building.wishes.push_back({building.bases.size() - 1, withheld ? 0 : replicas});
   }
@@ -403,6 +406,7 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
       table.warnings.push_back(over->text + ": these are offered");
       for (Wish& wish : building.wishes) wish.replicas = std::min(wish.replicas, over->most);
     }
+    for (BaseDevice& base : building.bases) base.withheld = is_withheld(base);
     table.resources[name] =
         finish(name, std::move(building), fail_greater, held, hardware.topology);
   }

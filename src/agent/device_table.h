@@ -39,6 +39,7 @@ struct BaseDevice {
   int64_t numa_node = -1;
   bool healthy = true;
   std::string why_unhealthy;
+  bool withheld = false;  // it is about to go: listed only for those who hold it, given to nobody
 };
 
 // One id that the kubelet is offered.

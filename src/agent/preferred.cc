@@ -140,7 +140,7 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
     const bool here = next < table.devices.size() && order == 0;
     const OfferedDevice* device = here ? &table.devices[next] : table.find(id);
     if (!chosen.empty() && std::binary_search(chosen.begin(), chosen.end(), id)) continue;
-    if (device == nullptr) {
+    if (device == nullptr || table.bases[device->base].withheld) {
       unknown.push_back(id);
       continue;
     }
