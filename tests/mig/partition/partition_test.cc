@@ -82,8 +82,9 @@ class PartitionTest : public testing::Test {
 
 TEST_F(PartitionTest, ALabelIsMadeGpuByGpu) {
   agent.start();
-  EXPECT_TRUE(agent.partition().may_offer());
+  EXPECT_FALSE(agent.partition().may_offer()) << "the API server has not said the label yet";
   agent.label("small");
+  EXPECT_TRUE(agent.partition().may_offer());
   EXPECT_EQ(agent.states(), (Texts{"pending", "success"}));
   expect_layouts(kSmall, kSmall);
   EXPECT_EQ(agent.asked,
@@ -434,6 +435,7 @@ TEST_F(PartitionTest, TheJournalOfASilentGpuWaitsForItAndWithholdsIt) {
   leave_journal();
   agent.lose(0, true);
   agent.start();
+  agent.label(std::nullopt);
   EXPECT_TRUE(agent.partition().may_offer()) << "the others need not wait";
   const std::set<std::string> whole = {node.gpu(0).uuid};
   EXPECT_EQ(agent.partition().withheld(), whole);
