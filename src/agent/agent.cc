@@ -34,6 +34,7 @@ Agent::Agent(AgentOptions options, AgentPorts ports, Log& log)
                  {ports_.files, ports_.clock, ports_.mig, ports_.mig_status, ports_.reboot,
                   ports_.evictor},
                  log_),
+      health_(options_.health, options_.health_path(), ports_.files, log_),
       status_(std::make_shared<AgentStatus>()) {}
 
 Agent::~Agent() { leave(); }
@@ -47,6 +48,7 @@ void Agent::start() {
   if (auto boot = ports_.files.boot_id()) boot_id_ = *boot;
   read_ledger();
   read_memo();
+  health_.start(boot_id_);
   look_at_config_ = true;
   partition_.start();
   next_inventory_ = ports_.clock.now();
@@ -117,7 +119,8 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     log_.once(Level::kWarning, "driver",
               fmt::format("driver: {}; waiting for it", inventory.error().message));
     for (const ports::Gpu& gpu : hardware_.gpus)
-      hardware_.unhealthy[gpu.uuid] = "the driver does not answer: " + inventory.error().message;
+      silent_[gpu.uuid] = "the driver does not answer: " + inventory.error().message;
+    merge_health();
     return;
   }
   log_.over("driver");
@@ -127,6 +130,8 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   driver_ = inventory->driver;
   labels_dirty_ = true;
   Hardware fresh;
+  silent_.clear();
+  std::set<std::string> mute;  // silent, and not lost
   fresh.gpus = std::move(inventory->gpus);
   fresh.topology = std::move(inventory->topology);
   for (const ports::SilentGpu& silent : inventory->silent) {
@@ -143,11 +148,12 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     const bool moved = std::any_of(fresh.gpus.begin(), fresh.gpus.end(),
                                    [&](const ports::Gpu& g) { return g.uuid == known->uuid; });
     if (moved) continue;
-    fresh.unhealthy[known->uuid] = silent.error.message;
+    silent_[known->uuid] = silent.error.message;
+    if (silent.error.code != Code::kGpuLost) mute.insert(known->uuid);
     fresh.gpus.push_back(*known);
   }
   for (const ports::Gpu& gpu : fresh.gpus)
-    if (!fresh.unhealthy.contains(gpu.uuid)) log_.over(fmt::format("gpu {}", gpu.index.value));
+    if (!silent_.contains(gpu.uuid)) log_.over(fmt::format("gpu {}", gpu.index.value));
   std::sort(fresh.gpus.begin(), fresh.gpus.end(),
             [](const ports::Gpu& a, const ports::Gpu& b) { return a.index < b.index; });
   if (fresh.gpus.empty())
@@ -156,7 +162,9 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     log_.over("gpus");
   fresh.withheld = hardware_.withheld;
   hardware_ = std::move(fresh);
-  partition_.on_inventory(hardware_.gpus, hardware_.unhealthy);
+  health_.on_inventory(hardware_.gpus, silent_, mute);
+  merge_health();
+  partition_.on_inventory(hardware_.gpus, silent_);
   known_ = hardware_.gpus;
   next_inventory_ =
       now + (hardware_.gpus.empty() ? options_.inventory_retry : options_.inventory_interval);
@@ -229,6 +237,7 @@ MonotonicTime Agent::reconcile() {
   next = std::min(next, ask_what_is_due(now));
   write_ledger();
   write_memo();
+  health_.write();
   publish_status();
   return next;
 }
@@ -364,6 +373,7 @@ void Agent::publish_status() {
   status->config_problem = config_.problem();
   status->gpus = hardware_.gpus;
   status->unhealthy = hardware_.unhealthy;
+  status->xids = health_.counts();
   status->held = desk_.held();
   status->mig = partition_.status();
   status->mig_counts = partition_.counts();

@@ -19,6 +19,7 @@
 #include "agent/allocation.h"
 #include "agent/cdi_keeper.h"
 #include "agent/config_keeper.h"
+#include "agent/health.h"
 #include "agent/label_keeper.h"
 #include "agent/partition.h"
 #include "agent/registration.h"
@@ -27,6 +28,7 @@
 #include "ports/driver.h"
 #include "ports/host.h"
 #include "ports/kubelet.h"
+#include "ports/nvml_events.h"
 
 namespace gpuslice::agent {
 
@@ -41,9 +43,14 @@ struct AgentOptions {
   uint64_t seed = 0;              // of names that only have to differ
   std::string ledger_path;        // on a file system that a reboot empties (/run); "" for none
   PartitionOptions partition;
+  HealthOptions health;
   // Beside it: which GPUs this life of the machine has shown (gpu_memo.h).
   [[nodiscard]] std::string memo_path() const {
     return ledger_path.empty() ? "" : ledger_path + ".gpus";
+  }
+  // … and which GPUs and MIG devices XIDs have marked (health.h).
+  [[nodiscard]] std::string health_path() const {
+    return ledger_path.empty() ? "" : ledger_path + ".health";
   }
   // How often the hardware is asked for again without being told of a change, and while there is
   // none.
@@ -73,7 +80,9 @@ struct AgentPorts {
   ports::Evictor* evictor = nullptr;            // null: it puts no pod out
 };
 
-class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
+class Agent final : public ports::KubeletEvents,
+                    public ports::DriverEvents,
+                    public ports::GpuEvents {
  public:
   Agent(AgentOptions options, AgentPorts ports, Log& log);
   ~Agent() override;
@@ -97,17 +106,16 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void on_mig_files_changed() { partition_.on_files_changed(); }
   // The node's label nvidia.com/mig.config, each time that it is said.
   void on_mig_label(std::optional<std::string> label) { partition_.on_label(std::move(label)); }
-  void on_mig_recovered(std::vector<mig::Report> reports) {
-    partition_.on_mig_recovered(std::move(reports));
-  }
+  void on_mig_recovered(std::vector<mig::Report> reports);
   void on_mig_checked(std::vector<MigChecked> checked) {
     partition_.on_mig_checked(std::move(checked));
   }
   void on_mig_prepared(MigPrepared prepared) { partition_.on_mig_prepared(std::move(prepared)); }
-  void on_mig_done(mig::Report report) { partition_.on_mig_done(std::move(report)); }
+  void on_mig_done(mig::Report report);
   // Any thread. What was given out, for whoever looks who is in the way of a change.
   [[nodiscard]] std::vector<LedgerEntry> ledger() const { return desk_.ledger(); }
   void on_inventory(Result<ports::Inventory> inventory) override;
+  void on_gpu_event(const ports::GpuEvent& event) override;
   void on_registered(const std::string& resource, Status status) override;
   void on_pods(Result<std::vector<ports::PodDevices>> pods) override;
   void on_kubelet_folder_changed() override;
@@ -126,6 +134,8 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   void read_memo();
   void read_cap_minors(const ports::Inventory& inventory);
   void write_memo();
+  // hardware_.unhealthy, from what is silent and what XIDs have marked.
+  void merge_health();
   void tell_of_unhealthy_allocations();
   void judge_config();
   [[nodiscard]] MonotonicTime step_partition(MonotonicTime now);
@@ -149,9 +159,11 @@ class Agent final : public ports::KubeletEvents, public ports::DriverEvents {
   LabelKeeper labels_;
   CdiKeeper cdi_;
   Partition partition_;
+  Health health_;
 
   // Observed.
   Hardware hardware_;
+  std::map<std::string, std::string> silent_;  // UUID of a GPU that does not answer → why
   std::vector<ports::Gpu>
       known_;  // every GPU that this boot has shown, by index: names those that are silent
   std::string memo_written_;

@@ -93,6 +93,8 @@ class Partition {
   [[nodiscard]] MonotonicTime step();
   // Devices that must not be given out now, by UUID of the GPU or of the MIG device.
   [[nodiscard]] const std::set<std::string>& withheld() const { return withheld_; }
+  // … of these, what the change under way takes away.
+  [[nodiscard]] const std::set<std::string>& going() const { return going_; }
   // The tables without what withheld() names are in force: from now on nobody gets it.
   void withdrawn();
   [[nodiscard]] bool awaits_withdrawal() const { return phase_ == Phase::kWithdrawing; }

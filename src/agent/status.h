@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "agent/device_table.h"
+#include "agent/health.h"
 #include "agent/partition.h"
 #include "ports/kubelet.h"
 
@@ -37,7 +38,8 @@ struct AgentStatus {
   std::string config_from;
   std::string config_problem;  // why the newest text is not in force
   std::vector<ports::Gpu> gpus;
-  std::map<std::string, std::string> unhealthy;  // GPU UUID -> why
+  std::map<std::string, std::string> unhealthy;  // UUID of a GPU or a MIG device -> why
+  XidCounts xids;
   std::map<std::string, ResourceStatus> resources;
   HeldIds held;
   std::vector<ports::PodDevices> pods;  // as the kubelet told last

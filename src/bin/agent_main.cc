@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "bin/agent_driver.h"
+#include "bin/agent_events.h"
 #include "bin/agent_mig.h"
 #include "bin/agent_setup.h"
 #include "bin/agent_view.h"
@@ -39,6 +40,8 @@ namespace {
 
 // How long a driver that does not answer may hold up the end of the process.
 constexpr Duration kDriverFarewell = std::chrono::milliseconds(500);
+// The same for the thread of its events: a wait that has begun goes on to its end.
+constexpr Duration kEventsFarewell = AgentEvents::kSlice + kDriverFarewell;
 // Samples younger than this are shown again.
 constexpr Duration kSamplesFresh = std::chrono::seconds(2);
 
@@ -97,6 +100,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::map<std::string, kubelet::PluginCounts> plugin_counts_;
 
   WorkerDriver driver_;
+  AgentEvents events_;
   std::unique_ptr<kubelet::NodeKubelet> kubelet_;
   std::unique_ptr<WorkerMig> mig_;
   MigStatusFile mig_status_;
@@ -131,6 +135,7 @@ agent::AgentOptions agent_options(const AgentSetup& setup) {
     std::fflush(stdout);
   };
   options.partition = setup.partition;
+  options.health = setup.health;
   options.ledger_path = setup.places.ledger();
   return options;
 }
@@ -142,6 +147,11 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
       log_(log),
       files_(setup_.root),
       driver_(setup_.root, loop_, *this),
+      events_(setup_.root, setup_.places.locks(), loop_, log_,
+              [this](const ports::GpuEvent& event) {
+                agent_->on_gpu_event(event);
+                reconcile_soon();
+              }),
       mig_status_(setup_.places.run_dir + "/mig-status.json", files_) {
   // Loading the library and the first look take longest: they run while the rest is made, and are
   // heard when the loop runs.
@@ -234,8 +244,8 @@ std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
     agent_->on_mig_done(std::move(report));
     reconcile_soon();
   };
-  return std::make_unique<WorkerMig>(setup_.root, setup_.places, setup_.kubelet_dir, driver_, loop_,
-                                     std::move(ledger), std::move(answers));
+  return std::make_unique<WorkerMig>(setup_.root, setup_.places, setup_.kubelet_dir, driver_,
+                                     events_, loop_, std::move(ledger), std::move(answers));
 }
 
 Status NodeAgent::start() {
@@ -256,6 +266,7 @@ Status NodeAgent::start() {
 }
 
 bool NodeAgent::stop() {
+  (void)events_.stop({});  // its wait ends while the rest is left
   web_.reset();
   socket_watches_.clear();
   config_watch_.reset();
@@ -270,10 +281,12 @@ bool NodeAgent::stop() {
   // may ask it what was given out; one that does not end in time is left to its journal.
   if (agent_) agent_->leave();
   kubelet_.reset();
-  return driver_.stop(kDriverFarewell);
+  const bool events_ended = events_.stop(kEventsFarewell);
+  return driver_.stop(kDriverFarewell) && events_ended;
 }
 
 void NodeAgent::on_inventory(Result<ports::Inventory> inventory) {
+  events_.on_inventory(inventory);
   agent_->on_inventory(std::move(inventory));
   reconcile_soon();
 }

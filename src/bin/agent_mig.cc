@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -16,15 +17,36 @@ using agent::MigPrepared;
 using agent::MigTask;
 
 WorkerMig::WorkerMig(std::string root, const Places& places, std::string kubelet_dir,
-                     WorkerDriver& driver, host::EventLoop& loop, LedgerSource ledger,
-                     MigAnswers answers)
-    : driver_(driver), loop_(loop), answers_(std::move(answers)), reset_(root), files_(root) {
+                     WorkerDriver& driver, AgentEvents& events, host::EventLoop& loop,
+                     LedgerSource ledger, MigAnswers answers)
+    : driver_(driver),
+      events_(events),
+      loop_(loop),
+      answers_(std::move(answers)),
+      reset_(root),
+      files_(root) {
   options_.journal_folder = places.journals();
   options_.lock_folder = places.locks();
   options_.holders = holder_source(std::move(kubelet_dir), std::move(ledger));
 }
 
 WorkerMig::~WorkerMig() = default;
+
+namespace {
+
+// The events' thread lets the driver go meanwhile.
+class WithoutEvents {
+ public:
+  explicit WithoutEvents(AgentEvents& events) : events_(events) { (void)events_.pause(); }
+  ~WithoutEvents() { events_.resume(); }
+  WithoutEvents(const WithoutEvents&) = delete;
+  WithoutEvents& operator=(const WithoutEvents&) = delete;
+
+ private:
+  AgentEvents& events_;
+};
+
+}  // namespace
 
 mig::Ports WorkerMig::ports(nvml::Session& session) {
   return {session, session, reset_, files_, locks_, clock_, pause_};
@@ -44,6 +66,7 @@ void WorkerMig::run(std::function<Answer(nvml::Session&)> work) {
 
 std::vector<mig::Report> WorkerMig::recover_all(nvml::Session& session,
                                                 const std::vector<std::string>& gpus) {
+  const WithoutEvents quiet(events_);  // a mode may have to be switched back
   std::vector<mig::Report> reports;
   const uint32_t count = session.gpu_count().value_or(0);
   for (uint32_t i = 0; i < count; ++i) {
@@ -118,10 +141,13 @@ void WorkerMig::prepare(MigTask task) {
 }
 
 WorkerMig::Answer WorkerMig::finish_change(bool execute) {
-  if (execute)
+  if (execute) {
+    std::optional<WithoutEvents> quiet;
+    if (change_->report().plan.mode_changes) quiet.emplace(events_);
     change_->execute();
-  else
+  } else {
     change_->abandon();
+  }
   mig::Report report = change_->report();
   change_.reset();
   return [this, report = std::move(report)] { answers_.done(report); };

@@ -10,6 +10,7 @@
 
 #include "agent/mig_runner.h"
 #include "bin/agent_driver.h"
+#include "bin/agent_events.h"
 #include "bin/holders.h"
 #include "bin/places.h"
 #include "host/node_host.h"
@@ -29,9 +30,10 @@ struct MigAnswers {
 
 class WorkerMig final : public agent::MigRunner {
  public:
-  // `ledger`: what the agent gave out; called on the worker. `driver` and `loop` outlive it.
+  // `ledger`: what the agent gave out; called on the worker. `events` is paused while a GPU's mode
+  // is switched. `driver`, `events` and `loop` outlive it.
   WorkerMig(std::string root, const Places& places, std::string kubelet_dir, WorkerDriver& driver,
-            host::EventLoop& loop, LedgerSource ledger, MigAnswers answers);
+            AgentEvents& events, host::EventLoop& loop, LedgerSource ledger, MigAnswers answers);
   ~WorkerMig() override;
 
   void recover(std::vector<std::string> gpus) override;
@@ -53,6 +55,7 @@ class WorkerMig final : public agent::MigRunner {
   [[nodiscard]] Answer finish_change(bool execute);
 
   WorkerDriver& driver_;
+  AgentEvents& events_;
   host::EventLoop& loop_;
   const MigAnswers answers_;
   mig::Options options_;

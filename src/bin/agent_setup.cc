@@ -203,6 +203,8 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   setup.places = places_below(setup.root, command.state_dir, command.run_dir);
   setup.config.last_good_path = setup.places.state_dir + "/last-good-config.yaml";
   TRY_ASSIGN(setup.partition, partition_options(command, setup.places));
+  setup.health = {variable(environment, "DP_DISABLE_HEALTHCHECKS"),
+                  variable(environment, "DP_ENABLE_HEALTHCHECKS")};
   setup.changes_mig = has_role(command, "mig");
   setup.registration_socket = said_of(setup.config.said, Flag::kKubeletSocket);
   if (!setup.registration_socket.empty()) {

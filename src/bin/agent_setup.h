@@ -8,6 +8,7 @@
 
 #include "agent/cdi_keeper.h"
 #include "agent/config_keeper.h"
+#include "agent/health.h"
 #include "agent/label_keeper.h"
 #include "agent/partition.h"
 #include "base/result.h"
@@ -30,6 +31,7 @@ struct AgentSetup {
   bool require_distinct = false;
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;
   agent::PartitionOptions partition;
+  agent::HealthOptions health;
   bool changes_mig = true;  // the role mig
   Places places;
   std::optional<kube::Account> kube;  // where something is asked of the API server

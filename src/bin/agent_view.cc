@@ -110,8 +110,10 @@ std::vector<Family> make_families(const View& view) {
                     "Whether the node serves what it is configured to (1) or not (0).",
                     Type::kGauge, status.ready ? 1 : 0));
   Family gpus{"gpuslice_gpus", "GPUs of the node, by state.", Type::kGauge, {}, {}};
-  const size_t bad = status.unhealthy.size();
-  const size_t good = status.gpus.size() - std::min(bad, status.gpus.size());
+  const auto bad = static_cast<size_t>(
+      std::count_if(status.gpus.begin(), status.gpus.end(),
+                    [&](const ports::Gpu& gpu) { return status.unhealthy.contains(gpu.uuid); }));
+  const size_t good = status.gpus.size() - bad;
   gpus.samples.push_back({{{"state", "healthy"}}, static_cast<double>(good)});
   gpus.samples.push_back({{{"state", "unhealthy"}}, static_cast<double>(bad)});
   out.push_back(std::move(gpus));
@@ -145,6 +147,15 @@ std::vector<Family> make_families(const View& view) {
                  Type::kGauge,
                  {{{}, view.driver_busy_seconds}},
                  {}});
+  Family xids{"gpuslice_xid_errors_total",
+              "XIDs that the driver reported, by GPU and XID, also those that are ignored.",
+              Type::kCounter,
+              {},
+              {}};
+  for (const auto& [what, count] : status.xids)
+    xids.samples.push_back(
+        {{{"gpu", what.first}, {"xid", std::to_string(what.second)}}, static_cast<double>(count)});
+  if (!xids.samples.empty()) out.push_back(std::move(xids));
   add_mig_families(status, out);
   out.push_back(one("gpuslice_reconciles_total",
                     "Times that the agent compared what is with what is wanted.", Type::kCounter,

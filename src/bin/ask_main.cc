@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "agent/device_table.h"
+#include "agent/health.h"
 #include "agent/ledger_file.h"
 #include "bin/agent_flags.h"
 #include "bin/agent_setup.h"
@@ -73,6 +74,11 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
     if (const auto entries =
             agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{}))
       for (const agent::LedgerEntry& entry : *entries) held[entry.resource].insert(entry.id);
+  }
+  if (const auto text = files.read(setup.places.health(), 1024 * 1024)) {
+    // What a running agent has learnt from the driver's events.
+    if (const auto marks = agent::parse_health(*text, files.boot_id().value_or("")))
+      hardware.unhealthy = agent::reasons_of(*marks, hardware.gpus);
   }
   TRY_ASSIGN(const agent::DeviceTable table, agent::make_device_table(hardware, effective, held));
   std::vector<cli::DeviceRow> rows;

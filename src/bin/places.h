@@ -13,6 +13,7 @@ struct Places {
   [[nodiscard]] std::string journals() const { return state_dir + "/mig"; }
   [[nodiscard]] std::string locks() const { return run_dir + "/mig"; }
   [[nodiscard]] std::string ledger() const { return run_dir + "/ledger"; }
+  [[nodiscard]] std::string health() const { return ledger() + ".health"; }
 };
 
 // `state_dir`, `run_dir`: as said on the command line, "" when not said. All paths are absolute.

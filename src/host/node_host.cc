@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 #include <thread>
 
 #include "base/log.h"
@@ -87,6 +89,24 @@ Result<std::unique_ptr<ports::Locks::Held>> FileLocks::take(const std::string& p
     static_cast<void>(written);
   }
   return std::make_unique<HeldFile>(std::move(fd));
+}
+
+bool locked_by_others(const std::string& folder) {
+  std::error_code none;
+  for (std::filesystem::directory_iterator it(folder, none), end; !none && it != end;
+       it.increment(none)) {
+    if (it->path().extension() != ".lock") continue;
+    const UniqueFd fd(::open(it->path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    struct flock whole{};
+    whole.l_type = F_WRLCK;
+    whole.l_whence = SEEK_SET;
+    if (!fd.valid() || ::fcntl(fd.get(), F_OFD_GETLK, &whole) != 0) continue;
+    if (whole.l_type == F_UNLCK) continue;
+    // Such a lock has no process that the kernel would name: its holder wrote down who it is.
+    const auto holder = read_file(it->path().string(), kMaxLockText);
+    if (!holder || !holder->starts_with(fmt::format("PID {},", ::getpid()))) return true;
+  }
+  return false;
 }
 
 void SystemPause::wait(Duration duration) { std::this_thread::sleep_for(duration); }

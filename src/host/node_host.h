@@ -34,6 +34,9 @@ class FileLocks final : public ports::Locks {
   [[nodiscard]] Result<std::unique_ptr<Held>> take(const std::string& path) override;
 };
 
+// Whether another process holds a lock among the files "*.lock" of `folder`. Waits for nobody.
+[[nodiscard]] bool locked_by_others(const std::string& folder);
+
 class SystemPause final : public ports::Pause {
  public:
   void wait(Duration duration) override;

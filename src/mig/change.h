@@ -79,6 +79,7 @@ struct Report {
   std::optional<Error> error;  // unless kAlready or kDone
   Refusal refusal;             // of kRefused
   GpuPlan plan;                // what was to be done
+  bool was_reset = false;      // the GPU, by us or by the switch of its mode
   uint32_t calls = 0;          // that change the driver's state: create, destroy, mode, reset
   std::string layout;          // what is there now, as far as it is known
 };

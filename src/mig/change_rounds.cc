@@ -154,7 +154,10 @@ Status Change::switch_mode(const GpuState& state, bool on, Layout& expected) {
   expected.gis.clear();
   if (state.mode.pending != on || state.mode.current == on || !options_.skip_reset) {
     ++report_.calls;
+    const bool resets = ports_.mig.mode_needs_reset(gpu_.uuid).value_or(false);
     TRY_ASSIGN(const ports::Activation activation, ports_.mig.set_mig_mode(gpu_.uuid, on));
+    // Where a switch needs a reset, the driver does that itself when nobody is in the way.
+    if (resets && activation == ports::Activation::kDone) report_.was_reset = true;
     if (activation == ports::Activation::kInUse) {
       // The driver would do it at the next reset, whenever that comes: not what was agreed.
       (void)ports_.mig.set_mig_mode(gpu_.uuid, state.mode.current);
@@ -186,6 +189,7 @@ Status Change::reset_gpu() {
   ++report_.calls;
   ports_.nvml.close();
   const Status reset = ports_.reset.reset(gpu_.bus_id);
+  report_.was_reset = report_.was_reset || reset.has_value();
   TRY(ports_.nvml.open());
   if (reset) {
     tell("reset");

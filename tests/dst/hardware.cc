@@ -138,6 +138,20 @@ uint64_t Hardware::generation(const std::string& uuid) {
   return 0;
 }
 
+uint64_t Hardware::making(const std::string& uuid) {
+  const auto state = world_->snapshot();
+  for (uint32_t g = 0; g < state->node.gpu_count; ++g)
+    if (state->gpus[g].uuid == uuid) return state->gpus[g].resets;
+  return generation(uuid);
+}
+
+bool Hardware::lost(const std::string& gpu) {
+  const auto state = world_->snapshot();
+  for (uint32_t g = 0; g < state->node.gpu_count; ++g)
+    if (state->gpus[g].uuid == gpu) return state->gpus[g].lost != 0;
+  return false;
+}
+
 std::optional<uint16_t> Hardware::work(const std::string& uuid) {
   const auto slot = sim::add_simulated_client(*world_, next_pid_++, "python3");
   if (!slot) return std::nullopt;

@@ -40,6 +40,9 @@ class Hardware final : public ports::Locks, public ports::Pause {
   [[nodiscard]] std::set<std::string> uuids();
   // Names one making of a MIG device; 0 where there is none of that UUID.
   [[nodiscard]] uint64_t generation(const std::string& uuid);
+  // The same; of a GPU: how often it was reset.
+  [[nodiscard]] uint64_t making(const std::string& uuid);
+  [[nodiscard]] bool lost(const std::string& gpu);
 
   // --- who computes
   // On the GPU or the MIG device of this UUID, until end_work().

@@ -148,18 +148,39 @@ std::string layout_in_the_end(NodeModel& node) {
   return "";
 }
 
+// 10. What an XID has marked is listed as unhealthy within two seconds, all of it, and stays so
+// until the hardware itself has changed: no restart makes a dead GPU healthy.
+std::string trusted_too_early(NodeModel& node) {
+  const auto& struck = node.struck();
+  if (struck.empty()) return "";
+  std::map<std::string, MonotonicTime> due;
+  for (const auto& [uuid, mark] : struck) due[uuid] = mark.due;
+  for (const ports::Gpu& gpu : node.hardware().gpus())
+    if (const auto whole = struck.find(gpu.uuid); whole != struck.end())
+      for (const ports::MigDevice& device : gpu.mig_devices)
+        due.try_emplace(device.uuid, whole->second.due);
+  for (const auto& [resource, list] : node.published())
+    for (const ports::Device& device : list->devices) {
+      const auto mark = due.find(base_of(device.id));
+      if (mark != due.end() && device.healthy && node.now() >= mark->second)
+        return fmt::format("{}: {} is listed as healthy, and an XID has marked it", resource,
+                           device.id);
+    }
+  return "";
+}
+
 }  // namespace
 
 std::string broken_now(NodeModel& node) {
   for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown,
-                           instance_lost, pending_for_ever})
+                           instance_lost, pending_for_ever, trusted_too_early})
     if (std::string fault = check(node); !fault.empty()) return fault;
   return "";
 }
 
 // 6. In the end the kubelet's view is the configuration's: after the last fault, within a minute of
 // calm, every resource that the last good configuration asks for is registered, watched and shows
-// just its devices, all healthy.
+// just its devices, all healthy but what an XID has marked.
 std::string broken_in_the_end(NodeModel& node) {
   if (!node.agent_alive()) return "the agent is not running";
   const config::DevicePluginFile file =
@@ -169,6 +190,8 @@ std::string broken_in_the_end(NodeModel& node) {
   if (std::string layout = layout_in_the_end(node); !layout.empty()) return layout;
   agent::Hardware hardware;
   hardware.gpus = node.visible_gpus();
+  for (const auto& [uuid, why] : node.agent()->status()->unhealthy)
+    if (node.was_struck(uuid)) hardware.unhealthy[uuid] = why;
   agent::HeldIds held;
   for (const Pod& pod : node.pods()) held[pod.resource].insert(pod.ids.begin(), pod.ids.end());
   const auto wanted = agent::make_device_table(hardware, *effective, held);

@@ -49,16 +49,27 @@ constexpr std::string_view kBadTexts[] = {
 }  // namespace
 
 std::string_view fault_name(Fault fault) {
-  constexpr std::string_view kNames[] = {"bad edit",         "kubelet restart",
-                                         "folder wiped",     "our socket removed",
-                                         "stream drop",      "registration refused",
-                                         "GPU lost",         "GPU restored",
-                                         "driver slow",      "driver fails",
-                                         "driver away",      "agent killed",
-                                         "reboot",           "disk full",
-                                         "pods unknown",     "clock jump",
-                                         "bad MIG edit",     "MIG calls fail",
-                                         "killed in change", "foreign change"};
+  constexpr std::string_view kNames[] = {"bad edit",
+                                         "kubelet restart",
+                                         "folder wiped",
+                                         "our socket removed",
+                                         "stream drop",
+                                         "registration refused",
+                                         "GPU lost",
+                                         "GPU restored",
+                                         "driver slow",
+                                         "driver fails",
+                                         "driver away",
+                                         "agent killed",
+                                         "reboot",
+                                         "disk full",
+                                         "pods unknown",
+                                         "clock jump",
+                                         "bad MIG edit",
+                                         "MIG calls fail",
+                                         "killed in change",
+                                         "foreign change",
+                                         "XID"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }
@@ -152,6 +163,7 @@ void NodeModel::start_agent() {
 
 void NodeModel::kill_agent() {
   // Nothing is said goodbye to: streams break, sockets stay as files that nobody serves.
+  forget_unwritten_marks();
   killing_ = true;
   agent_.reset();
   killing_ = false;
@@ -664,6 +676,9 @@ void NodeModel::fault_event(uint64_t which) {
       pods_.clear();
       files_.erase(kLedger);
       files_.erase(std::string(kLedger) + ".gpus");
+      files_.erase(std::string(kLedger) + ".health");
+      struck_.clear();
+      ever_struck_.clear();
       ++boot_;
       ++kubelet_life_;
       views_.clear();
@@ -698,13 +713,64 @@ void NodeModel::fault_event(uint64_t which) {
       hardware_.die_in_change(static_cast<int>(random_.below(60)));
       set_label();
       break;
-    default:
+    case 19:
       if (hardware_.foreign_change(random_)) {
         strike(Fault::kForeignChange);
         after_foreign();
       }
       break;
+    default:
+      xid();
+      break;
   }
+}
+
+// Told to an agent that is there; nobody hears it otherwise.
+void NodeModel::xid() {
+  if (!agent_) return;
+  const std::vector<ports::Gpu> gpus = hardware_.gpus();
+  const ports::Gpu& gpu = gpus[random_.below(gpus.size())];
+  ports::GpuEvent event;
+  event.gpu = gpu.uuid;
+  constexpr uint64_t kXids[] = {13, 31, 109, 48, 79, 94, 95, 999};
+  event.xid = kXids[random_.below(std::size(kXids))];
+  std::vector<std::string> marked = {gpu.uuid};
+  if (!gpu.mig_devices.empty() && random_.chance(2, 3)) {
+    const ports::MigDevice& device = gpu.mig_devices[random_.below(gpu.mig_devices.size())];
+    event.gi = device.gi;
+    if (random_.chance(2, 3)) event.ci = device.ci;
+    marked.clear();
+    for (const ports::MigDevice& one : gpu.mig_devices)
+      if (one.gi == device.gi && (!event.ci || one.ci == device.ci)) marked.push_back(one.uuid);
+  }
+  strike(Fault::kXid);
+  after_for_agent(milliseconds(1 + random_.below(50)), [this, event, marked] {
+    agent_->on_gpu_event(event);
+    if (event.xid == 13 || event.xid == 31 || event.xid == 109) return;
+    for (const std::string& uuid : marked) {
+      ever_struck_.insert(uuid);
+      struck_.try_emplace(uuid, event.gpu, hardware_.making(uuid), now_ + seconds(2));
+    }
+  });
+}
+
+// May be healthy again: what was destroyed, also to be made anew; a GPU that was reset, and all of
+// one that was lost.
+void NodeModel::heal_struck() {
+  std::erase_if(struck_, [&](const auto& one) {
+    return hardware_.lost(one.second.gpu) || hardware_.making(one.first) != one.second.making;
+  });
+}
+
+// A full disk keeps from the next life of the agent what this one knew.
+void NodeModel::forget_unwritten_marks() {
+  if (struck_.empty()) return;
+  const auto file = files_.find(std::string(kLedger) + ".health");
+  std::map<std::string, std::string> known;
+  if (file != files_.end())
+    if (const auto marks = agent::parse_health(file->second, *boot_id()))
+      known = agent::reasons_of(*marks, hardware_.gpus());
+  std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
 }
 
 void NodeModel::chance_event() {

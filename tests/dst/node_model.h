@@ -45,8 +45,9 @@ enum class Fault : uint8_t {
   kMigCallsFail,
   kKilledInChange,
   kForeignChange,
+  kXid,
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kForeignChange) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kXid) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 struct Pod {
@@ -68,6 +69,14 @@ class Trace {
  private:
   uint64_t hash_ = 1469598103934665603ULL;
   std::vector<std::string> lines_;
+};
+
+// What an XID that is not ignored has marked: unhealthy from `due` on, until the hardware itself
+// has changed.
+struct Struck {
+  std::string gpu;
+  uint64_t making = 0;  // of a MIG device its generation, of a GPU its resets
+  MonotonicTime due{};
 };
 
 // The kubelet's picture of one resource.
@@ -121,6 +130,15 @@ class NodeModel final : public ports::HostFiles,
   // its UUID.
   [[nodiscard]] bool unknowable(const std::string& uuid) const;
   [[nodiscard]] const std::string& last_good_text() const { return good_text_; }
+  // By UUID of a GPU (then all of its MIG devices as well) or of a MIG device.
+  [[nodiscard]] const std::map<std::string, Struck>& struck() {
+    heal_struck();
+    return struck_;
+  }
+  // An XID marked it in this life of the machine: the agent may take longer to trust it again.
+  [[nodiscard]] bool was_struck(const std::string& uuid) const {
+    return ever_struck_.contains(uuid);
+  }
   [[nodiscard]] size_t queue_size() const { return queue_.size(); }
   [[nodiscard]] size_t files_count() const { return files_.size(); }
   [[nodiscard]] std::vector<ports::Gpu> visible_gpus() { return hardware_.gpus(); }
@@ -189,6 +207,9 @@ class NodeModel final : public ports::HostFiles,
   void drop_stream(const std::string& resource);
   void note(std::string_view text);
   void fault_event(uint64_t which);
+  void xid();
+  void heal_struck();
+  void forget_unwritten_marks();
 
   Random random_;
   Trace trace_;
@@ -204,6 +225,8 @@ class NodeModel final : public ports::HostFiles,
   std::unique_ptr<mig::Change> change_;
   std::set<std::string> seen_uuids_;  // by the agent's last look
   std::set<std::string> taken_;
+  std::map<std::string, Struck> struck_;
+  std::set<std::string> ever_struck_;
   bool driver_away_ = false;
   int driver_fails_ = 0;
   Duration driver_latency_ = std::chrono::milliseconds(5);

@@ -72,7 +72,8 @@ class Run:
     def mig(self):
         self.node.configure(config("cdi-cri"))
         self.node.on_node("nvidia-smi", "-i", "1", "-mig", "1")
-        self.node.on_node("nvidia-smi", "-i", "1", "--gpu-reset")
+        # The agent lets the driver go when it sees the mode that is pending.
+        eventually("the GPU is reset", lambda: self.was_reset(1), 15)
         self.node.on_node("nvidia-smi", "mig", "-i", "1", "-cgi", "1g.5gb,1g.5gb", "-C")
         eventually("MIG devices in the spec", lambda: sum(n.startswith("MIG-") for n in self.names()) == 2, 15)
         expect("whole GPUs in the spec", sum(n.startswith("GPU-") for n in self.names()), 1)
@@ -86,6 +87,15 @@ class Run:
         self.node.on_node("nvidia-smi", "mig", "-i", "1", "-dci")
         self.node.on_node("nvidia-smi", "mig", "-i", "1", "-dgi")
         eventually("no MIG device in the spec", lambda: not any(n.startswith("MIG-") for n in self.names()), 15)
+
+    def was_reset(self, index):
+        try:
+            self.node.on_node("nvidia-smi", "-i", str(index), "--gpu-reset")
+        except Failure as failure:
+            if "In use by another client" not in str(failure):
+                raise
+            return False
+        return True
 
     def leave(self):
         self.node.configure(config("volume-mounts"))
