@@ -105,13 +105,13 @@ class Agent final : public ports::KubeletEvents,
   // The MIG configuration's or the label's file has changed, or SIGHUP.
   void on_mig_files_changed() { partition_.on_files_changed(); }
   // The node's label nvidia.com/mig.config, each time that it is said.
-  void on_mig_label(std::optional<std::string> label) { partition_.on_label(std::move(label)); }
-  void on_mig_recovered(std::vector<mig::Report> reports);
-  void on_mig_checked(std::vector<MigChecked> checked) {
-    partition_.on_mig_checked(std::move(checked));
+  void on_mig_label(const std::optional<std::string>& label) { partition_.on_label(label); }
+  void on_mig_recovered(const std::vector<mig::Report>& reports);
+  void on_mig_checked(const std::vector<MigChecked>& checked) {
+    partition_.on_mig_checked(checked);
   }
   void on_mig_prepared(MigPrepared prepared) { partition_.on_mig_prepared(std::move(prepared)); }
-  void on_mig_done(mig::Report report);
+  void on_mig_done(const mig::Report& report);
   // Any thread. What was given out, for whoever looks who is in the way of a change.
   [[nodiscard]] std::vector<LedgerEntry> ledger() const { return desk_.ledger(); }
   void on_inventory(Result<ports::Inventory> inventory) override;

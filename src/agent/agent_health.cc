@@ -23,20 +23,20 @@ void Agent::merge_health() {
   tables_dirty_ = true;
 }
 
-void Agent::on_mig_recovered(std::vector<mig::Report> reports) {
+void Agent::on_mig_recovered(const std::vector<mig::Report>& reports) {
   for (const mig::Report& report : reports)
     if (report.was_reset) health_.on_reset(report.gpu.uuid);
   merge_health();
-  partition_.on_mig_recovered(std::move(reports));
+  partition_.on_mig_recovered(reports);
 }
 
-void Agent::on_mig_done(mig::Report report) {
+void Agent::on_mig_done(const mig::Report& report) {
   if (report.was_reset) health_.on_reset(report.gpu.uuid);
   // What went was destroyed for certain only where all of the change was done; what is there after
   // any other end, the next inventory shows.
   if (report.end == mig::End::kDone) health_.on_destroyed(partition_.going());
   merge_health();
-  partition_.on_mig_done(std::move(report));
+  partition_.on_mig_done(report);
 }
 
 }  // namespace gpuslice::agent

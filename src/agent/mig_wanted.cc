@@ -138,7 +138,7 @@ bool MigWanted::read_label() {
   return true;
 }
 
-bool MigWanted::set_label(std::optional<std::string> label) {
+bool MigWanted::set_label(const std::optional<std::string>& label) {
   std::string now = label.value_or("");
   const bool news = !std::exchange(known_, true);
   if (now == label_ && !news) return false;

@@ -37,7 +37,7 @@ class MigWanted {
   bool look();
   // The label of the API server's node. Nothing: it was taken away, and what is there stays. True
   // when it is another one.
-  bool set_label(std::optional<std::string> label);
+  bool set_label(const std::optional<std::string>& label);
   // False before the API server's first word, where no earlier life heard one.
   [[nodiscard]] bool known() const { return known_; }
 

@@ -37,8 +37,8 @@ void Partition::on_files_changed() {
   asked_ = true;
 }
 
-void Partition::on_label(std::optional<std::string> label) {
-  (void)wanted_.set_label(std::move(label));
+void Partition::on_label(const std::optional<std::string>& label) {
+  (void)wanted_.set_label(label);
   asked_ = true;
 }
 
@@ -121,7 +121,7 @@ bool Partition::recover_first() {
   return true;
 }
 
-void Partition::on_mig_recovered(std::vector<mig::Report> reports) {
+void Partition::on_mig_recovered(const std::vector<mig::Report>& reports) {
   if (phase_ != Phase::kRecovering) return;
   recovered_ = true;
   unfinished_ = awaited_;
@@ -226,7 +226,7 @@ void Partition::evict(const std::vector<mig::Holder>& holders) {
 
 // Everything is checked before the first GPU is touched; what nobody can make so stops all of it,
 // somebody who holds an instance, and a GPU that does not answer, only that GPU.
-void Partition::on_mig_checked(std::vector<MigChecked> checked) {
+void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
   if (phase_ != Phase::kChecking) return;
   phase_ = Phase::kIdle;
   if (overtaken()) return;
@@ -293,7 +293,7 @@ void Partition::withdrawn() {
   ports_.runner->execute();
 }
 
-void Partition::on_mig_done(mig::Report report) {
+void Partition::on_mig_done(const mig::Report& report) {
   if (phase_ != Phase::kExecuting) return;
   ended(report);
   phase_ = Phase::kLooking;

@@ -79,11 +79,11 @@ class Partition {
   void start();
   // The configuration's or the label's file has changed, or SIGHUP: also a retry.
   void on_files_changed();
-  void on_label(std::optional<std::string> label);
-  void on_mig_recovered(std::vector<mig::Report> reports);
-  void on_mig_checked(std::vector<MigChecked> checked);
+  void on_label(const std::optional<std::string>& label);
+  void on_mig_recovered(const std::vector<mig::Report>& reports);
+  void on_mig_checked(const std::vector<MigChecked>& checked);
   void on_mig_prepared(MigPrepared prepared);
-  void on_mig_done(mig::Report report);
+  void on_mig_done(const mig::Report& report);
   // A fresh look at the hardware: the GPUs that are known, and why some of them do not answer, by
   // UUID.
   void on_inventory(const std::vector<ports::Gpu>& gpus,

@@ -191,8 +191,8 @@ void NodeAgent::make_api_node() {
   ApiNode::Told told;
   told.labels_applied = [this](const Status& status) { agent_->on_labels_applied(status); };
   if (setup_.partition.source.label_from_api)
-    told.mig_label = [this](std::optional<std::string> label) {
-      agent_->on_mig_label(std::move(label));
+    told.mig_label = [this](const std::optional<std::string>& label) {
+      agent_->on_mig_label(label);
       reconcile_soon();
     };
   if (config_folder_)
@@ -228,20 +228,20 @@ std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
     return given_out;
   };
   MigAnswers answers;
-  answers.recovered = [this](std::vector<mig::Report> reports) {
-    agent_->on_mig_recovered(std::move(reports));
+  answers.recovered = [this](const std::vector<mig::Report>& reports) {
+    agent_->on_mig_recovered(reports);
     reconcile_soon();
   };
-  answers.checked = [this](std::vector<agent::MigChecked> checked) {
-    agent_->on_mig_checked(std::move(checked));
+  answers.checked = [this](const std::vector<agent::MigChecked>& checked) {
+    agent_->on_mig_checked(checked);
     reconcile_soon();
   };
   answers.prepared = [this](agent::MigPrepared prepared) {
     agent_->on_mig_prepared(std::move(prepared));
     reconcile_soon();
   };
-  answers.done = [this](mig::Report report) {
-    agent_->on_mig_done(std::move(report));
+  answers.done = [this](const mig::Report& report) {
+    agent_->on_mig_done(report);
     reconcile_soon();
   };
   return std::make_unique<WorkerMig>(setup_.root, setup_.places, setup_.kubelet_dir, driver_,

@@ -16,7 +16,7 @@ using agent::MigChecked;
 using agent::MigPrepared;
 using agent::MigTask;
 
-WorkerMig::WorkerMig(std::string root, const Places& places, std::string kubelet_dir,
+WorkerMig::WorkerMig(const std::string& root, const Places& places, std::string kubelet_dir,
                      WorkerDriver& driver, AgentEvents& events, host::EventLoop& loop,
                      LedgerSource ledger, MigAnswers answers)
     : driver_(driver),

@@ -32,8 +32,9 @@ class WorkerMig final : public agent::MigRunner {
  public:
   // `ledger`: what the agent gave out; called on the worker. `events` is paused while a GPU's mode
   // is switched. `driver`, `events` and `loop` outlive it.
-  WorkerMig(std::string root, const Places& places, std::string kubelet_dir, WorkerDriver& driver,
-            AgentEvents& events, host::EventLoop& loop, LedgerSource ledger, MigAnswers answers);
+  WorkerMig(const std::string& root, const Places& places, std::string kubelet_dir,
+            WorkerDriver& driver, AgentEvents& events, host::EventLoop& loop, LedgerSource ledger,
+            MigAnswers answers);
   ~WorkerMig() override;
 
   void recover(std::vector<std::string> gpus) override;

@@ -41,7 +41,7 @@ class ApiNode final : public ports::KubeEvents {
   void on_config_map(const ports::ObjectName&, std::optional<ports::ConfigMapObject>) override {}
   void on_pods(ports::PodList) override {}
   void on_kube_reachable(Status status) override;
-  void on_labels_applied(Status status) override { labels_.on_labels_applied(std::move(status)); }
+  void on_labels_applied(Status status) override { labels_.on_labels_applied(status); }
   void on_node_patched(Status status) override { patches_.on_patched(status); }
   void on_evicted(const ports::ObjectName&, Status) override {}
 

@@ -58,8 +58,8 @@ class ApiNodeTest : public ::testing::Test {
   std::vector<Text> config;
   ApiNode node{*loop,
                log,
-               {[](const Status&) {}, [this](Text label) { asked.push_back(label); },
-                [this](Text label) { config.push_back(label); }}};
+               {[](const Status&) {}, [this](const Text& label) { asked.push_back(label); },
+                [this](const Text& label) { config.push_back(label); }}};
 };
 
 TEST_F(ApiNodeTest, TheLabelIsToldAtFirstSightAndWhenItSaysSomethingElse) {
