@@ -196,8 +196,8 @@ void NodeAgent::make_api_node() {
       reconcile_soon();
     };
   if (config_folder_)
-    told.config_label = [this](std::optional<std::string> label) {
-      config_folder_->on_label(std::move(label));
+    told.config_label = [this](const std::optional<std::string>& label) {
+      config_folder_->on_label(label);
     };
   api_node_ = std::make_unique<ApiNode>(loop_, log_, std::move(told));
   if (ports::MigStatusBoard* board = api_node_->mig_board()) mig_boards_.add(*board);

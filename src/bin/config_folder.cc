@@ -49,7 +49,7 @@ Status ConfigFolder::start() {
   return {};
 }
 
-void ConfigFolder::on_label(std::optional<std::string> label) {
+void ConfigFolder::on_label(const std::optional<std::string>& label) {
   label_known_ = true;
   label_ = label.value_or("");
   patience_.reset();

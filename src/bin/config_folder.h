@@ -40,7 +40,7 @@ class ConfigFolder {
   // kUnavailable: the limits of inotify are reached.
   [[nodiscard]] Status start();
   // At the first sight of the node and when the label says something else; nothing: there is none.
-  void on_label(std::optional<std::string> label);
+  void on_label(const std::optional<std::string>& label);
   // Something may have changed.
   void look();
 

@@ -1,7 +1,7 @@
 """A container of a real runtime with the agent's CDI spec: cdi_runc.py --bin DIR
 
 runc starts a container from some files of this machine, edited as the spec says; its hooks are `gpuslice hook …`, and
-`nvidia-smi -L` in it finds the driver's library by the loader's cache and shows the one GPU. Root only; without runc, or
+`nvidia-smi -L` in it finds the driver's library by the loader's cache and shows the one GPU. Root only; without root, or
 where runc may start nothing, it says so and ends well.
 """
 
@@ -66,8 +66,11 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--bin", required=True)
     bin_dir = arguments.parse_args().bin
-    if os.geteuid() != 0 or shutil.which("runc") is None:
-        print("skipped: root and runc (Debian: runc) are needed")
+    if shutil.which("runc") is None:
+        print("runc is not installed (Debian: runc)", file=sys.stderr)
+        return 1
+    if os.geteuid() != 0:
+        print("skipped: root is needed")
         return 0
     with NodeUnderTest(bin_dir, gpus="2xA100-SXM4-40GB") as node:
         try:
