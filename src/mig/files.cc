@@ -109,7 +109,7 @@ std::string written(const Labels& labels, FileForm form) {
 std::string device_name(const GpuState& state, const ports::GpuInstance& gi,
                         const ports::ComputeInstance& ci) {
   const ports::GiProfile* profile = state.profile(gi.profile);
-  const std::string name = state.profile_name(gi.profile);
+  std::string name = state.profile_name(gi.profile);
   if (profile == nullptr || ci.placement.size == profile->slices) return name;
   return fmt::format("{}c.{}", static_cast<uint32_t>(ci.placement.size), name);
 }

@@ -1,7 +1,7 @@
 """A container of a real runtime with the agent's CDI spec: cdi_runc.py --bin DIR
 
 runc starts a container from some files of this machine, edited as the spec says; its hooks are `gpuslice hook …`, and
-`nvidia-smi -L` in it finds the driver's library by the loader's cache and shows the one GPU. Root only; without root, or
+`nvidia-smi -L` in it finds the driver's library by the loader's cache and shows the one GPU. Without root, or
 where runc may start nothing, it says so and ends well.
 """
 
