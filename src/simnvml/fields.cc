@@ -151,7 +151,6 @@ Ret field(const Call& c, FieldValue& out) {
     case 194:
       return limit(b.temperatures.slowdown);
     case 195:  // of the memory, to its own
-      return limit(b.temperatures.max_operating);
     case 196:
       return limit(b.temperatures.max_operating);
     case 184:
