@@ -48,8 +48,12 @@ MonotonicTime Registration::step(MonotonicTime now) {
     not_before_ = now;
   }
   const std::string socket = kubelet_.kubelet_socket();
-  if (registered_ && socket != registered_with_) {
+  if (socket != kubelet_life_) {
+    // Another kubelet, or none: what was asked of the last one, and how long it was to be left in
+    // peace, says nothing of this one.
+    kubelet_life_ = socket;
     registered_ = false;
+    asking_ = false;
     not_before_ = std::min(not_before_, now);
     retry_ = kFirstRetry;
   }
@@ -71,7 +75,6 @@ MonotonicTime Registration::step(MonotonicTime now) {
     return kNever;  // the folder is watched
   }
   asking_ = true;
-  asked_of_ = socket;
   asked_at_ = now;
   kubelet_.register_plugin(resource_);
   return now + kRegistrationPatience;
@@ -95,7 +98,6 @@ void Registration::on_registered(const Status& status, MonotonicTime now) {
     return;
   }
   registered_ = true;
-  registered_with_ = asked_of_;
   watched_at_ = now;
   retry_ = kFirstRetry;
   trouble_.clear();

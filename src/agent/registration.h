@@ -61,8 +61,7 @@ class Registration {
   bool asking_ = false;
   bool leaving_ = false;
   bool gone_ = false;
-  std::string registered_with_;  // the kubelet's socket, as it was then
-  std::string asked_of_;
+  std::string kubelet_life_;  // the kubelet's socket, as it was looked at last
   MonotonicTime asked_at_{};
   MonotonicTime not_before_{};
   MonotonicTime leave_at_{};

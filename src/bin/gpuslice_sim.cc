@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "bin/sim_verbs.h"
+#include "simkubelet/messages.h"
 #include "simkubelet/runtime.h"
 #include "simkubelet/verbs.h"
 
@@ -56,6 +57,7 @@ struct Verbs {
   bool all = false;
   std::string pod;
   kubelet::Container container;
+  uint32_t restarts = 1;
   std::string pod_output = "table", node_output = "table", timeout = "10s";
 };
 
@@ -208,7 +210,10 @@ void add_kubelet_verbs(CLI::App& app, Verbs& v, Action& action) {
   auto* restart = app.add_subcommand("kubelet-restart",
                                      "the stand-in restarts: its folder is wiped, pods stay");
   restart->add_option("--dir", v.dir)->required();
-  restart->callback([&] { action = [&] { return kubelet::run_kubelet_restart(v.dir); }; });
+  restart->add_option("--times", v.restarts, "one right after another")
+      ->check(CLI::Range(1U, kubelet::kMaxRestarts));
+  restart->callback(
+      [&] { action = [&] { return kubelet::run_kubelet_restart(v.dir, v.restarts); }; });
   auto* container =
       app.add_subcommand("container", "")->group("");  // how the stand-in starts a pod
   container->add_option("--root", v.container.root);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -196,6 +197,40 @@ TEST_F(PathWatchTest, SeesAFileThatComesLater) {
   fs::create_directories(at("not/yet"));
   put(at("not/yet/here"), "1");
   EXPECT_TRUE(told());
+}
+
+// As a kubelet does when it starts, raced on purpose: what is watched goes and comes while it is
+// being walked.
+TEST_F(PathWatchTest, MissesNothingOfAFolderThatIsMadeAgainWhileItLooks) {
+  constexpr int kRounds = 400;
+  std::atomic<int> seen{-1};
+  std::atomic<bool> missed{false};
+  fs::create_directories(at("a/b"));
+  auto watch = PathWatch::watch(*loop_, at("a/b/it"), false, [&] {
+    if (const auto text = read_file(at("a/b/it"), 10); text && !text->empty())
+      seen = std::stoi(*text);
+  });
+  ASSERT_TRUE(watch.has_value()) << watch.error().text();
+  std::thread kubelet([&] {
+    for (int round = 0; round < kRounds && !missed; ++round) {
+      put(at("next"), std::to_string(round));
+      fs::remove(at("a/b/it"));
+      for (int turn = 0; turn <= round % 7; ++turn) {
+        ::rmdir(at("a/b").c_str());
+        ::mkdir(at("a/b").c_str(), 0700);
+      }
+      fs::rename(at("next"), at("a/b/it"));
+      const auto until = EventLoop::now() + std::chrono::seconds(2);
+      while (seen != round && !missed) {
+        missed = EventLoop::now() > until;
+        std::this_thread::yield();
+      }
+    }
+    while (!loop_->post([this] { loop_->stop(); })) std::this_thread::yield();
+  });
+  loop_->run();
+  kubelet.join();
+  EXPECT_FALSE(missed) << "seen up to " << seen << " of " << kRounds;
 }
 
 TEST_F(PathWatchTest, NeighboursDoNotWakeIt) {

@@ -19,8 +19,7 @@ namespace {
 constexpr uint32_t kNameEvents = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE;
 constexpr uint32_t kSelfEvents = IN_DELETE_SELF | IN_MOVE_SELF;
 constexpr uint32_t kContentEvents = IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB;
-// A path that changes faster than it can be walked is walked this often, then the next event
-// counts.
+// A path that changes faster than it can be walked is walked this often, then again after kSettle.
 constexpr int kMaxRearms = 8;
 
 std::optional<std::string> read_link(const std::string& path) {
@@ -117,6 +116,7 @@ Status PathWatch::rearm() {
   Wanted wanted = resolve();
   for (int round = 0; round < kMaxRearms; ++round) {
     std::map<int, Watched> watched;
+    bool vanished = false;
     for (const auto& [path, what] : wanted) {
       const int descriptor = inotify_add_watch(
           fd_.get(), path.c_str(), what.first | IN_DONT_FOLLOW | IN_EXCL_UNLINK | IN_MASK_ADD);
@@ -130,22 +130,29 @@ Status PathWatch::rearm() {
                     "{}: cannot be watched for changes: inotify on {}: {}; raise "
                     "fs.inotify.max_user_watches",
                     path_, path, std::strerror(errno));
-      }  // else it has just gone or may not be read: the folder above tells when that changes
+      } else if (errno == ENOENT || errno == ENOTDIR) {
+        vanished = true;
+      }  // else it may not be read: the folder above tells when that changes
     }
     for (const auto& [descriptor, old] : watched_) {
       if (!watched.contains(descriptor)) inotify_rm_watch(fd_.get(), descriptor);
     }
     watched_ = std::move(watched);
-    // What changed between the walk and the watches would be missed: walk until two walks agree.
+    // What changed between the walk and the watches would be missed: walk until two walks agree. A
+    // folder that was not there for its watch may be there again for the second walk, another one.
     Wanted again = resolve();
     const bool same = std::equal(wanted.begin(), wanted.end(), again.begin(), again.end(),
                                  [](const auto& a, const auto& b) {
                                    return a.first == b.first && a.second.first == b.second.first &&
                                           a.second.second.names == b.second.second.names;
                                  });
-    if (same) return {};
+    if (same && !vanished) return {};
     wanted = std::move(again);
   }
+  unsteady_ = loop_.after(kSettle, [this] {
+    unsteady_.reset();
+    settled();
+  });
   return {};
 }
 

@@ -63,6 +63,7 @@ class PathWatch {
   MonotonicTime first_event_{};
   EventLoop::Token readable_;
   EventLoop::Token timer_;
+  EventLoop::Token unsteady_;
 };
 
 }  // namespace gpuslice::host

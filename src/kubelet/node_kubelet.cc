@@ -41,6 +41,7 @@ Status NodeKubelet::serve(const std::string& resource, ports::PluginService& ser
   options.unique = fmt::format("{}.{}", ::getpid(), next_unique_++);
   TRY_ASSIGN(std::unique_ptr<PluginServer> server, PluginServer::serve(std::move(options)));
   servers_[resource] = std::move(server);
+  asked_.erase(resource);
   return {};
 }
 
@@ -51,11 +52,16 @@ void NodeKubelet::publish(const std::string& resource,
   server->second->publish(std::move(list));
 }
 
-void NodeKubelet::stop(const std::string& resource) { servers_.erase(resource); }
+void NodeKubelet::stop(const std::string& resource) {
+  servers_.erase(resource);
+  asked_.erase(resource);
+}
 
 bool NodeKubelet::watched(const std::string& resource) const {
   const auto it = servers_.find(resource);
-  return it != servers_.end() && it->second->streams() > 0;
+  if (it == servers_.end()) return false;
+  const auto asked = asked_.find(resource);
+  return it->second->watched_since(asked == asked_.end() ? 0 : asked->second.streams_begun);
 }
 
 bool NodeKubelet::socket_in_place(const std::string& resource) const {
@@ -65,14 +71,20 @@ bool NodeKubelet::socket_in_place(const std::string& resource) const {
 
 void NodeKubelet::register_plugin(const std::string& resource) {
   const Result<std::string> path = plugin_socket_path(plugin_dir_, resource);
-  CHECK(path.has_value(), "{} is registered and was never served", resource);
-  client_.register_plugin(registration_socket_,
-                          {resource, path->substr(path->find_last_of('/') + 1)},
-                          [this, resource, alive = std::weak_ptr<Alive>(alive_)](Status status) {
-                            options_.post([this, resource, alive, status = std::move(status)] {
-                              if (!alive.expired()) events_.on_registered(resource, status);
-                            });
-                          });
+  const auto server = servers_.find(resource);
+  CHECK(path.has_value() && server != servers_.end(), "{} is registered and not served", resource);
+  const uint64_t turn = ++turns_;
+  asked_[resource] = {turn, server->second->streams_begun()};
+  client_.register_plugin(
+      registration_socket_, {resource, path->substr(path->find_last_of('/') + 1)},
+      [this, resource, turn, alive = std::weak_ptr<Alive>(alive_)](Status status) {
+        options_.post([this, resource, turn, alive, status = std::move(status)] {
+          if (alive.expired()) return;
+          const auto asked = asked_.find(resource);
+          if (asked == asked_.end() || asked->second.turn != turn) return;
+          events_.on_registered(resource, status);
+        });
+      });
 }
 
 void NodeKubelet::list_pods() {

@@ -63,6 +63,12 @@ class NodeKubelet final : public ports::Kubelet {
 
  private:
   struct Alive {};
+  // The last question of a resource to be registered: its number, and how many streams there had
+  // been by then.
+  struct Asked {
+    uint64_t turn = 0;
+    uint64_t streams_begun = 0;
+  };
 
   Options options_;
   ports::KubeletEvents& events_;
@@ -70,6 +76,8 @@ class NodeKubelet final : public ports::Kubelet {
   std::string registration_socket_;
   uint64_t next_unique_ = 0;
   std::map<std::string, std::unique_ptr<PluginServer>> servers_;
+  uint64_t turns_ = 0;
+  std::map<std::string, Asked> asked_;  // of served resources
   // Answers that were posted and not yet run when this object ends find it gone.
   std::shared_ptr<Alive> alive_ = std::make_shared<Alive>();
   Client client_;

@@ -88,6 +88,7 @@ class Stream final : public Waiting {
   void send();
 
   std::list<Stream*>::iterator place;
+  uint64_t number = 0;  // the how manyeth stream of the server
 
  private:
   enum Operation { kAsked, kWritten, kGone, kFinished };
@@ -138,6 +139,11 @@ class GrpcPluginServer final : public PluginServer {
     const std::lock_guard lock(mutex_);
     return streams_.size();
   }
+  [[nodiscard]] uint64_t streams_begun() const override {
+    const std::lock_guard lock(mutex_);
+    return begun_;
+  }
+  [[nodiscard]] bool watched_since(uint64_t begun) const override;
   [[nodiscard]] uint64_t refused_streams() const override {
     return refused_.load(std::memory_order_relaxed);
   }
@@ -164,7 +170,8 @@ class GrpcPluginServer final : public PluginServer {
   Options options_;
   mutable std::mutex mutex_;
   std::shared_ptr<const ports::DeviceList> list_;  // under mutex_
-  std::list<Stream*> streams_;                     // under mutex_; they own themselves
+  std::list<Stream*> streams_;  // under mutex_; they own themselves; the newest last
+  uint64_t begun_ = 0;          // under mutex_
   std::atomic<uint64_t> refused_{0};
   std::atomic<uint64_t> sent_{0};
   std::atomic<bool> closing_{false};
@@ -304,6 +311,7 @@ void Stream::started() {
                    &finished_);
     return;
   }
+  number = ++server_.begun_;
   server_.streams_.push_back(this);
   place = std::prev(server_.streams_.end());
   listed_ = true;
@@ -324,6 +332,11 @@ void Stream::send() {
 
 // --- the server
 // ------------------------------------------------------------------------------------
+
+bool GrpcPluginServer::watched_since(uint64_t begun) const {
+  const std::lock_guard lock(mutex_);
+  return !streams_.empty() && streams_.back()->number > begun;
+}
 
 Status GrpcPluginServer::open() {
   const std::string& path = options_.socket_path;

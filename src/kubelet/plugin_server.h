@@ -66,6 +66,10 @@ class PluginServer {
   [[nodiscard]] virtual bool in_place() const = 0;
   // Any thread.
   [[nodiscard]] virtual size_t streams() const = 0;
+  // Any thread. How many streams there have been, and whether one that came after the first `begun`
+  // of them lives.
+  [[nodiscard]] virtual uint64_t streams_begun() const = 0;
+  [[nodiscard]] virtual bool watched_since(uint64_t begun) const = 0;
   [[nodiscard]] virtual uint64_t refused_streams() const = 0;
   [[nodiscard]] virtual uint64_t lists_sent() const = 0;
 

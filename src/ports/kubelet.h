@@ -107,11 +107,13 @@ class Kubelet {
   virtual void stop(const std::string& resource) = 0;
   // Is the socket of a served resource still where it was made?
   [[nodiscard]] virtual bool socket_in_place(const std::string& resource) const = 0;
-  // Does anybody hold a ListAndWatch stream of it? A kubelet whose stream broke does not come back
-  // by itself.
+  // Does anybody hold a ListAndWatch stream of it that began after register_plugin() was last
+  // called? A kubelet whose stream broke does not come back by itself, and streams of kubelets that
+  // were there before it may linger.
   [[nodiscard]] virtual bool watched(const std::string& resource) const = 0;
 
-  // Asks the kubelet to register a served resource; on_registered() follows, always.
+  // Asks the kubelet to register a served resource; on_registered() follows. Asked again before it
+  // came, it comes once, and tells of the last time.
   virtual void register_plugin(const std::string& resource) = 0;
   // Asks which pods hold devices; on_pods() follows, always.
   virtual void list_pods() = 0;

@@ -217,6 +217,13 @@ Result<PodCall> read_call(const std::string& line) {
   if (!verb) return fail(Code::kUsage, "unknown verb \"{}\"", json_escape(name));
   call.verb = *verb;
   if (call.verb == PodCall::Verb::kRun) TRY(read_run(json, call));
+  if (const Json* times = member(json, "times");
+      times != nullptr && call.verb == PodCall::Verb::kRestart) {
+    const uint64_t n = times->is_number_unsigned() ? times->get<uint64_t>() : 0;
+    if (n == 0 || n > kMaxRestarts)
+      return malformed(fmt::format("times: a whole number from 1 to {}", kMaxRestarts));
+    call.times = static_cast<uint32_t>(n);
+  }
   if (call.verb != PodCall::Verb::kRemove) return call;
   TRY_ASSIGN(call.names, texts(json, "names"));
   const Json* all = member(json, "all");

@@ -39,8 +39,10 @@ struct PodCall {
   std::vector<std::string> command;         // run: instead of work
   std::vector<std::string> names;           // rm
   bool all = false;                         // rm
+  uint32_t times = 1;                       // restart: one after another at once
 };
 inline constexpr uint32_t kMaxRequest = 1000;
+inline constexpr uint32_t kMaxRestarts = 10;
 [[nodiscard]] Result<PodCall> read_call(const std::string& line);
 
 }  // namespace gpuslice::simkubelet

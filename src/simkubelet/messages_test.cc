@@ -181,6 +181,8 @@ TEST(PodCall, IsRead) {
   EXPECT_EQ(read_call(R"({"verb":"node"})")->verb, PodCall::Verb::kNode);
   EXPECT_EQ(read_call(R"({"verb":"ls"})")->verb, PodCall::Verb::kList);
   EXPECT_EQ(read_call(R"({"verb":"restart"})")->verb, PodCall::Verb::kRestart);
+  EXPECT_EQ(read_call(R"({"verb":"restart"})")->times, 1U);
+  EXPECT_EQ(read_call(R"({"verb":"restart","times":2})")->times, 2U);
 }
 
 TEST(PodCall, WhatIsWrongIsNamed) {
@@ -210,6 +212,10 @@ TEST(PodCall, WhatIsWrongIsNamed) {
        "malformed request: command is no list of texts"},
       {R"({"verb":"run","name":"p","command":["a\u0000"]})",
        "malformed request: command: a NUL in it"},
+      {R"({"verb":"restart","times":0})", "malformed request: times: a whole number from 1 to 10"},
+      {R"({"verb":"restart","times":11})", "malformed request: times: a whole number from 1 to 10"},
+      {R"({"verb":"restart","times":"2"})",
+       "malformed request: times: a whole number from 1 to 10"},
       {R"({"verb":"rm","names":{}})", "malformed request: names is no list"},
       {R"({"verb":"rm","all":1})", "malformed request: all is neither true nor false"},
   };

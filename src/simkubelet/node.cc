@@ -25,7 +25,13 @@ Result<uint64_t> Node::registered(const RegisterCall& call) {
   resource.preferred_available = call.preferred_available;
   resource.connected = false;
   resource.ended.reset();
+  ++registrations_[call.resource];
   return resource.life;
+}
+
+std::map<std::string, uint64_t> Node::registrations() const {
+  const std::lock_guard lock(mutex_);
+  return registrations_;
 }
 
 bool Node::devices(const std::string& resource, uint64_t life,

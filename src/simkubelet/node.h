@@ -89,6 +89,8 @@ class Node {
   void restart();
 
   [[nodiscard]] Quantities quantities();
+  // How often a plugin registered each resource, over all lives of this kubelet.
+  [[nodiscard]] std::map<std::string, uint64_t> registrations() const;
   // All healthy devices by resource, held or not: what GetAllocatableResources answers.
   [[nodiscard]] std::map<std::string, std::vector<DeviceSeen>> healthy() const;
   // Devices of a resource as its plugin listed them; one that is not listed has no topology.
@@ -132,6 +134,7 @@ class Node {
   mutable std::mutex mutex_;
   uint64_t next_life_ = 1;
   std::map<std::string, Resource> resources_;
+  std::map<std::string, uint64_t> registrations_;
   std::map<std::string, Pod> pods_;
 };
 

@@ -209,12 +209,14 @@ TEST_F(PluginsTest, RefusalsKeepGrpcsWords) {
                   .message.starts_with("rpc error: code = Unavailable desc = "));
 }
 
-TEST_F(PluginsTest, ARestartWipesTheSocketsAndForgetsPlugins) {
+TEST_F(PluginsTest, ARestartWipesTheFolderAndForgetsPlugins) {
   plugin_.list({{"a", true}});
   plugin_.serve(dir_, "p.sock");
   ASSERT_EQ(join(), "");
   ASSERT_TRUE(shows("1/1"));
   std::ofstream(dir_ + "/device-plugins/kubelet_internal_checkpoint") << "{}";
+  std::ofstream(dir_ + "/device-plugins/somebodys-file") << "x";
+  fs::create_directory(dir_ + "/device-plugins/somebodys-folder");
   const auto before = fs::exists(dir_ + "/device-plugins/kubelet.sock");
   ASSERT_TRUE(before && fs::exists(dir_ + "/device-plugins/p.sock"));
   ASSERT_TRUE(plugins_->restart().has_value());
@@ -222,6 +224,8 @@ TEST_F(PluginsTest, ARestartWipesTheSocketsAndForgetsPlugins) {
   EXPECT_TRUE(fs::exists(dir_ + "/device-plugins/kubelet.sock"));
   EXPECT_TRUE(fs::exists(dir_ + "/pod-resources/kubelet.sock"));
   EXPECT_TRUE(fs::exists(dir_ + "/device-plugins/kubelet_internal_checkpoint"));
+  EXPECT_FALSE(fs::exists(dir_ + "/device-plugins/somebodys-file"));
+  EXPECT_TRUE(fs::exists(dir_ + "/device-plugins/somebodys-folder"));
   EXPECT_EQ(shown(), "0/0");
   EXPECT_TRUE(eventually([&] { return plugin_.streams() == 0; }));
   plugin_.stop();

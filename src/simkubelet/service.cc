@@ -56,7 +56,9 @@ std::string Service::answer(const std::string& request) {
   switch (call->verb) {
     case PodCall::Verb::kNode: {
       const Quantities q = node_.quantities();
-      return Json{{"capacity", quantities(q.capacity)}, {"allocatable", quantities(q.allocatable)}}
+      return Json{{"capacity", quantities(q.capacity)},
+                  {"allocatable", quantities(q.allocatable)},
+                  {"registrations", node_.registrations()}}
           .dump();
     }
     case PodCall::Verb::kList: {
@@ -71,10 +73,20 @@ std::string Service::answer(const std::string& request) {
       status = remove_pods(*call);
       break;
     case PodCall::Verb::kRestart:
-      status = plugins_.restart();
-      break;
+      return restart(call->times);
   }
   return status ? "{}" : error_answer(status.error().message);
+}
+
+std::string Service::restart(uint32_t times) {
+  Json served = Json::array();  // when its socket stood, each time
+  for (uint32_t i = 0; i < times; ++i) {
+    if (const Status restarted = plugins_.restart(); !restarted)
+      return error_answer(restarted.error().message);
+    served.push_back(
+        std::chrono::duration<double, std::milli>(monotonic_now().time_since_epoch()).count());
+  }
+  return Json{{"servedAtMs", served}}.dump();
 }
 
 Status Service::remove_pods(const PodCall& call) {

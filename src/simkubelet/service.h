@@ -36,6 +36,7 @@ class Service {
   void look_at_pods();
 
  private:
+  [[nodiscard]] std::string restart(uint32_t times);
   [[nodiscard]] Status run_pod(const PodCall& call);
   [[nodiscard]] Status remove_pods(const PodCall& call);
   // Admission: GetPreferredAllocation, Allocate, start.

@@ -246,9 +246,13 @@ TEST_F(ServiceTest, TheNodeAsKubernetesWritesIt) {
   offer("nvidia.com/mig-1g.5gb", {{"m", false}}, false);
   EXPECT_EQ(Json::parse(say({{"verb", "node"}})),
             Json({{"capacity", {{"nvidia.com/gpu", "4"}, {"nvidia.com/mig-1g.5gb", "1"}}},
-                  {"allocatable", {{"nvidia.com/gpu", "4"}, {"nvidia.com/mig-1g.5gb", "0"}}}}));
-  EXPECT_EQ(say({{"verb", "restart"}}), "{}");
+                  {"allocatable", {{"nvidia.com/gpu", "4"}, {"nvidia.com/mig-1g.5gb", "0"}}},
+                  {"registrations", {{"nvidia.com/gpu", 1}, {"nvidia.com/mig-1g.5gb", 1}}}}));
+  EXPECT_EQ(Json::parse(say({{"verb", "restart"}}))["servedAtMs"].size(), 1U);
   EXPECT_EQ(plugins.restarts, 1);
+  const Json twice = Json::parse(say({{"verb", "restart"}, {"times", 2}}))["servedAtMs"];
+  EXPECT_EQ(plugins.restarts, 3);
+  EXPECT_LE(twice.at(0).get<double>(), twice.at(1).get<double>());
   EXPECT_EQ(service.answer("nonsense"), R"({"error":"malformed request: no JSON object"})");
 }
 

@@ -307,8 +307,8 @@ Result<int> run_node(const std::string& dir, const std::string& output) {
   return 0;
 }
 
-Result<int> run_kubelet_restart(const std::string& dir) {
-  TRY_ASSIGN(const Json done, ask(dir, {{"verb", "restart"}}));
+Result<int> run_kubelet_restart(const std::string& dir, uint32_t times) {
+  TRY_ASSIGN(const Json done, ask(dir, {{"verb", "restart"}, {"times", times}}));
   return 0;
 }
 

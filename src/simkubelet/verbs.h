@@ -41,7 +41,7 @@ struct PodRunCommand {
 [[nodiscard]] Result<int> run_pod_exec(const std::string& dir, const std::string& name,
                                        const std::vector<std::string>& command);
 [[nodiscard]] Result<int> run_node(const std::string& dir, const std::string& output);
-[[nodiscard]] Result<int> run_kubelet_restart(const std::string& dir);
+[[nodiscard]] Result<int> run_kubelet_restart(const std::string& dir, uint32_t times);
 
 // "nvidia.com/gpu=1"
 [[nodiscard]] Result<std::pair<std::string, uint32_t>> parse_request(const std::string& text);

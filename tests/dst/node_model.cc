@@ -507,18 +507,22 @@ void NodeModel::drop_stream(const std::string& resource) {
   if (const auto it = views_.find(resource); it != views_.end()) it->second.connected = false;
 }
 void NodeModel::register_plugin(const std::string& resource) {
-  after_for_agent(milliseconds(1 + random_.below(30)), [this, resource, life = kubelet_life_] {
-    if (!kubelet_up_ || life != kubelet_life_)
-      return agent_->on_registered(resource,
-                                   fail(Code::kUnavailable, "kubelet: connection refused"));
-    if (refuse_ > 0) {
-      --refuse_;
-      return agent_->on_registered(resource, fail(Code::kFailed, "kubelet: internal error"));
-    }
-    agent_->on_registered(resource, {});
-    views_[resource].connected = served_.contains(resource);
-    deliver(resource);
-  });
+  const uint64_t turn = ++turns_;
+  asked_[resource] = turn;
+  after_for_agent(
+      milliseconds(1 + random_.below(30)), [this, resource, turn, life = kubelet_life_] {
+        if (asked_[resource] != turn) return;
+        if (!kubelet_up_ || life != kubelet_life_)
+          return agent_->on_registered(resource,
+                                       fail(Code::kUnavailable, "kubelet: connection refused"));
+        if (refuse_ > 0) {
+          --refuse_;
+          return agent_->on_registered(resource, fail(Code::kFailed, "kubelet: internal error"));
+        }
+        agent_->on_registered(resource, {});
+        views_[resource].connected = served_.contains(resource);
+        deliver(resource);
+      });
 }
 void NodeModel::list_pods() {
   after_for_agent(milliseconds(1 + random_.below(20)), [this] {

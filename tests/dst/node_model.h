@@ -251,6 +251,8 @@ class NodeModel final : public ports::HostFiles,
   std::map<std::string, Served> served_;
   std::map<std::string, std::shared_ptr<const ports::DeviceList>> published_;
   std::map<std::string, KubeletView> views_;
+  uint64_t turns_ = 0;
+  std::map<std::string, uint64_t> asked_;  // by resource: the last registration that was asked for
   std::vector<Pod> pods_;
   uint64_t next_pod_ = 1;
 
