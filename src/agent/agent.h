@@ -106,6 +106,11 @@ class Agent final : public ports::KubeletEvents,
   void on_mig_files_changed() { partition_.on_files_changed(); }
   // The node's label nvidia.com/mig.config, each time that it is said.
   void on_mig_label(const std::optional<std::string>& label) { partition_.on_label(label); }
+  void on_mig_asked_again() { partition_.ask_again(); }
+  // See Partition::on_not_evicted().
+  void on_not_evicted(const std::string& name_space, const std::string& pod, const Error& why) {
+    partition_.on_not_evicted(name_space, pod, why);
+  }
   void on_mig_recovered(const std::vector<mig::Report>& reports);
   void on_mig_checked(const std::vector<MigChecked>& checked) {
     partition_.on_mig_checked(checked);

@@ -13,8 +13,6 @@ namespace {
 
 using config::Flag;
 
-constexpr size_t kMaxMigMinorsBytes = 1024 * 1024;  // 4,320 lines: some 100 KB
-
 }  // namespace
 
 // A hundred kilobytes: read when there is a MIG device to look up in it, and again with another
@@ -24,9 +22,16 @@ void Agent::read_cap_minors(const ports::Inventory& inventory) {
                                [](const ports::Gpu& gpu) { return !gpu.mig_devices.empty(); });
   if (!mig || caps_of_ == inventory.driver.version) return;
   caps_of_ = inventory.driver.version;
+  caps_ = {};
   const auto text =
-      ports_.files.read(options_.root + std::string(kMigMinorsFile), kMaxMigMinorsBytes);
-  caps_ = text ? CapMinors::parse(*text) : CapMinors();
+      ports_.files.read(options_.root + std::string(kMigMinorsFile), gpu::kMaxMigMinorsBytes);
+  if (!text) return;
+  auto minors = gpu::parse_mig_minors(*text);
+  if (minors)
+    caps_ = CapMinors(std::move(*minors));
+  else
+    log_.warning("{}; device nodes of MIG devices are named by the usual scheme instead",
+                 minors.error().message);
 }
 
 std::string Agent::host_root(const config::Effective& config, Flag flag) const {

@@ -182,9 +182,10 @@ TEST(Answer, ImexChannelsInEveryStrategy) {
 }
 
 TEST(CapMinors, TheDriversFileGoesBeforeTheScheme) {
-  const CapMinors caps = CapMinors::parse(
-      "config 1\nmonitor 2\ngpu0/gi0/access 40\ngpu0/gi0/ci3/access 44\n"
-      "gpu0/gi1/oops 7\ngpu0/gix/access 8\ngpu0/gi2/access 99999999999\ngpu0/access 9\n");
+  auto minors =
+      gpu::parse_mig_minors("config 1\nmonitor 2\ngpu0/gi0/access 40\ngpu0/gi0/ci3/access 44\n");
+  ASSERT_TRUE(minors.has_value()) << minors.error().message;
+  const CapMinors caps(*minors);
   EXPECT_EQ(caps.gi(GpuMinor{0}, GiId{0}), 40U);
   EXPECT_EQ(caps.ci(GpuMinor{0}, GiId{0}, CiId{3}), 44U);
   EXPECT_EQ(caps.ci(GpuMinor{0}, GiId{0}, CiId{0}), 41U);  // beside its GPU instance

@@ -3,14 +3,13 @@
 // The device nodes below /dev that a GPU or a MIG device is reached by. Pure.
 
 #include <cstdint>
-#include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/ids.h"
+#include "gpu/mig_minors.h"
 
 namespace gpuslice::agent {
 
@@ -26,15 +25,13 @@ inline constexpr std::string_view kMigMinorsFile = "/proc/driver/nvidia-caps/mig
 class CapMinors {
  public:
   CapMinors() = default;
-  // Lines such as "gpu0/gi7/ci0/access 67"; what is not one is skipped.
-  [[nodiscard]] static CapMinors parse(std::string_view mig_minors);
+  explicit CapMinors(gpu::MigMinors minors) : minors_(std::move(minors)) {}
 
   [[nodiscard]] uint32_t gi(GpuMinor gpu, GiId gi) const;
   [[nodiscard]] uint32_t ci(GpuMinor gpu, GiId gi, CiId ci) const;
 
  private:
-  // GPU minor, GPU instance, compute instance + 1 or 0 -> minor.
-  std::map<std::pair<std::pair<uint32_t, uint32_t>, uint32_t>, uint32_t> minors_;
+  gpu::MigMinors minors_;
 };
 
 // "/dev/nvidia0"

@@ -25,6 +25,7 @@ struct MigChecked {
   bool as_wanted = false;
   std::optional<Error> refused;
   std::vector<mig::Holder> holders;  // those in the way, when refused for them
+  std::vector<std::string> going;    // … and the UUIDs of what would go without them
 };
 
 // What is ready to be executed, or the report that says why nothing is.

@@ -42,6 +42,8 @@ void Partition::on_label(const std::optional<std::string>& label) {
   asked_ = true;
 }
 
+void Partition::ask_again() { asked_ = asked_again_ = true; }
+
 void Partition::on_inventory(const std::vector<ports::Gpu>& gpus,
                              const std::map<std::string, std::string>& silent) {
   looked_ = true;
@@ -64,6 +66,7 @@ void Partition::set_withheld(std::set<std::string> going) {
   going_ = std::move(going);
   withheld_ = going_;
   withheld_.insert(unfinished_.begin(), unfinished_.end());
+  for (const auto& [gpu, devices] : kept_back_) withheld_.insert(devices.begin(), devices.end());
 }
 
 MonotonicTime Partition::step() {
@@ -163,15 +166,24 @@ std::string Partition::answering() const {
 }
 
 void Partition::begin_pass() {
-  const bool again = wanted_.request() == request_;
-  if (!again || asked_) {
+  const bool same = wanted_.request() == request_;
+  if (!same || asked_) {
     evicted_.clear();
+    not_evicted_.clear();
+    made_.clear();
     request_at_ = now();
     retry_ = kFirstMigRetry;
+  }
+  // What did not answer until now may have been reset, or be another one.
+  std::erase_if(made_, [this](const auto& made) { return !gpus_done_.contains(made.first); });
+  if (!same && !kept_back_.empty()) {
+    kept_back_.clear();
+    set_withheld(going_);
   }
   request_ = request_done_ = wanted_.request();
   gpus_done_ = answering();
   asked_ = false;
+  const bool seen = std::exchange(asked_again_, false);
   retry_at_ = MonotonicTime::max();
   errors_.clear();
   only_holders_ = true;
@@ -179,7 +191,6 @@ void Partition::begin_pass() {
   tasks_.clear();
   passing_ = false;
   troubles_.clear();
-  made_.clear();
   if (wanted_.label().empty()) {
     // The label was taken away: what is there stays.
     settled_ = true;
@@ -189,6 +200,7 @@ void Partition::begin_pass() {
   }
   ++counts_.passes;
   passing_ = true;
+  if (seen && !status_.state.empty()) show(kPending, "asked for again: it is being checked");
   auto wish = wanted_.wish(gpus_);
   if (!wish) return fail_pass(wish.error());
   for (const std::string& warning : wish->warnings)
@@ -199,7 +211,7 @@ void Partition::begin_pass() {
       if (const auto why = silent_.find(gpu.uuid); why != silent_.end())
         note(gpu.uuid,
              {Code::kGpuLost, fmt::format("GPU {} does not answer: {}", index, why->second), {}});
-      else
+      else if (!made_.contains(gpu.uuid))
         tasks_.push_back({mig::name_of(gpu), one});
     }
   if (tasks_.empty()) return finish_pass();
@@ -213,14 +225,31 @@ void Partition::note(const std::string& gpu, const Error& error) {
   errors_.push_back(error);
 }
 
-// Opt-in. Each pod is asked once for a request; the next try sees whether it went.
+bool Partition::waits_for_holders() const { return now() - request_at_ < options_.wait; }
+
+// Opt-in. Each pod is asked once for a request; the next try sees whether it went. None is asked
+// where somebody else is in the way as well: it would go for nothing.
 void Partition::evict(const std::vector<mig::Holder>& holders) {
-  if (ports_.evictor == nullptr) return;
+  if (ports_.evictor == nullptr || !waits_for_holders()) return;
+  if (std::any_of(holders.begin(), holders.end(), [](const mig::Holder& h) {
+        return h.source == mig::Holder::Source::kProcess && h.pod.empty();
+      }))
+    return;
   for (const mig::Holder& holder : holders) {
     if (holder.pod.empty() || !evicted_.insert(holder.pod_namespace + "/" + holder.pod).second)
       continue;
     log_.warning("MIG: pod {}/{} is in the way and is evicted", holder.pod_namespace, holder.pod);
     ports_.evictor->evict(holder.pod_namespace, holder.pod);
+  }
+}
+
+void Partition::on_not_evicted(const std::string& name_space, const std::string& pod,
+                               const Error& why) {
+  const std::string name = name_space + "/" + pod;
+  if (evicted_.erase(name) == 0) return;  // another request's
+  if (auto& told = not_evicted_[name]; told != why.message) {
+    told = why.message;
+    log_.warning("MIG: pod {} is in the way and cannot be evicted: {}", name, why.text());
   }
 }
 
@@ -232,25 +261,38 @@ void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
   if (overtaken()) return;
   std::vector<MigTask> todo;
   std::optional<Error> stops;
+  std::map<std::string, std::vector<std::string>> kept_back;
   for (const MigChecked& one : checked) {
     if (one.refused) {
       const bool only_this =
           one.refused->code == Code::kInUse || one.refused->code == Code::kGpuLost;
       if (!only_this && !stops) stops = one.refused;
       note(one.gpu.uuid, *one.refused);
-      if (one.refused->code == Code::kInUse) evict(one.holders);
+      if (one.refused->code == Code::kInUse && waits_for_holders())
+        kept_back[one.gpu.uuid] = one.going;
       continue;
     }
-    made_[one.gpu.uuid];
-    if (one.as_wanted) continue;
+    if (one.as_wanted) {
+      made_[one.gpu.uuid];
+      continue;
+    }
     for (const MigTask& task : tasks_)
       if (task.gpu.uuid == one.gpu.uuid) todo.push_back(task);
+    // Nobody is in the way any more: it stays back until it goes, or somebody takes it meanwhile.
+    if (const auto before = kept_back_.find(one.gpu.uuid); before != kept_back_.end())
+      kept_back.insert(*before);
   }
+  kept_back_ = std::move(kept_back);
   tasks_ = std::move(todo);
   if (stops) {
     tasks_.clear();
+    kept_back_.clear();
+    set_withheld(going_);
     return fail_pass(*stops);
   }
+  set_withheld(going_);
+  for (const MigChecked& one : checked)
+    if (one.refused && one.refused->code == Code::kInUse) evict(one.holders);
   if (!tasks_.empty()) {
     show(kPending, fmt::format("{} of {} GPUs to be changed", tasks_.size(), checked.size()));
   }
@@ -307,7 +349,9 @@ void Partition::ended(const mig::Report& report) {
     unfinished_.insert(report.gpu.uuid);
   else if (report.end != mig::End::kRefused)
     unfinished_.erase(report.gpu.uuid);
+  if (report.end != mig::End::kRefused) kept_back_.erase(report.gpu.uuid);
   set_withheld(going_);
+  if (report.end == mig::End::kDone) made_[report.gpu.uuid];
   if (!report.error) {
     if (report.end == mig::End::kDone)
       log_.info("MIG: {}: done, {} instances kept: {}", report.gpu.text(),
@@ -320,14 +364,20 @@ void Partition::ended(const mig::Report& report) {
   needs_reboot_ = needs_reboot_ || report.end == mig::End::kWaitsForReset;
 }
 
-void Partition::finish_pass() {
+void Partition::remember_made() {
   for (const ports::Gpu& gpu : gpus_)
-    if (const auto made = made_.find(gpu.uuid); made != made_.end()) made->second = mig_text(gpu);
+    if (const auto made = made_.find(gpu.uuid); made != made_.end() && made->second.empty())
+      made->second = mig_text(gpu);
+}
+
+void Partition::finish_pass() {
+  remember_made();
   if (errors_.empty()) {
     passing_ = false;
     retry_ = kFirstMigRetry;
     if (!unfinished_.empty()) retry_later(false);
     (void)wanted_.remember_reboot("");
+    if (const auto changed = drift()) return settle(kFailed, *changed);
     // The configuration's newest file may be bad: what was made is the last good one's.
     return settle(kSuccess, wanted_.problem().empty()
                                 ? ""
@@ -339,9 +389,16 @@ void Partition::finish_pass() {
 
 void Partition::fail_pass(const Error& error) {
   passing_ = false;
-  const bool waits = !errors_.empty() && only_holders_ && now() - request_at_ < options_.wait;
+  remember_made();
+  const bool waits = !errors_.empty() && only_holders_ && waits_for_holders();
   retry_later(waits);
+  if (!waits && !kept_back_.empty()) {
+    kept_back_.clear();
+    set_withheld(going_);
+  }
   std::string reason = error.text();
+  for (const auto& [pod, why] : not_evicted_)
+    reason += fmt::format("; pod {} cannot be evicted: {}", pod, why);
   if (errors_.size() > 1) reason += fmt::format(" (and {} more)", errors_.size() - 1);
   settle(waits ? kPending : kFailed, std::move(reason));
 }

@@ -12,7 +12,11 @@
 // these, before it touches the GPU.
 //
 // A failed pass is tried again after kFirstMigRetry, doubled up to kLongestMigRetry, and at once
-// when it is asked for again. What another program does to a GPU afterwards is told, not fought.
+// when it is asked for again. What another program does to a GPU that was made as wanted is told,
+// not fought: a pass that nobody asked for leaves such a GPU alone.
+//
+// While holders are waited for (PartitionOptions::wait), what would go is given to nobody new: the
+// wait would never end on a busy node. With an Evictor the pods among them are asked to leave.
 //
 // T0 only.
 
@@ -56,6 +60,8 @@ struct PartitionOptions {
   MigSource source;
   std::string journal_folder;  // "" for none
   Duration wait{};             // for holders to end, from the request on
+  // For people who want back what another program changed.
+  std::string how_to_ask_again = "set the label again to have it back";
 };
 
 struct PartitionPorts {
@@ -80,6 +86,10 @@ class Partition {
   // The configuration's or the label's file has changed, or SIGHUP: also a retry.
   void on_files_changed();
   void on_label(const std::optional<std::string>& label);
+  // The same is wanted once more: everything is looked at, whoever changed it.
+  void ask_again();
+  // What became of Evictor::evict(), where it could not be done.
+  void on_not_evicted(const std::string& name_space, const std::string& pod, const Error& why);
   void on_mig_recovered(const std::vector<mig::Report>& reports);
   void on_mig_checked(const std::vector<MigChecked>& checked);
   void on_mig_prepared(MigPrepared prepared);
@@ -129,13 +139,17 @@ class Partition {
   [[nodiscard]] bool overtaken() const;
   [[nodiscard]] std::string answering() const;
   void note(const std::string& gpu, const Error& error);
+  [[nodiscard]] bool waits_for_holders() const;
   void evict(const std::vector<mig::Holder>& holders);
   void ended(const mig::Report& report);
+  void remember_made();
   void finish_pass();
   void fail_pass(const Error& error);
   void settle(std::string state, std::string reason);
   void show(std::string state, std::string reason);
   void retry_later(bool holders_only);
+  // What another program has made of a GPU that was as wanted; nothing: it has not.
+  [[nodiscard]] std::optional<std::string> drift() const;
   void notice_drift();
   void try_reboot(const Error& error);
   void set_withheld(std::set<std::string> going);
@@ -156,11 +170,14 @@ class Partition {
   std::set<std::string> unfinished_;  // GPUs whose journal is kept: withheld whole
   std::set<std::string> awaited_;     // … those that did not answer when it was to be finished
   std::set<std::string> going_;       // of the change under way
-  std::set<std::string> withheld_;    // both
+  // By GPU: what goes once its holders have ended, while they are waited for.
+  std::map<std::string, std::vector<std::string>> kept_back_;
+  std::set<std::string> withheld_;  // all of them
   bool wants_inventory_ = false;
   MonotonicTime under_way_since_ = MonotonicTime::max();
 
   bool asked_ = true;           // a pass is wanted whatever was done before
+  bool asked_again_ = false;    // … and that is to be seen, although it is the same
   std::string request_done_;    // of the last pass
   std::string gpus_done_;       // the GPUs that it was for
   std::string request_;         // of the pass under way, or the last one
@@ -170,10 +187,12 @@ class Partition {
   std::vector<Error> errors_;   // of this pass
   bool only_holders_ = true;    // … all of them: somebody holds something
   bool needs_reboot_ = false;
-  std::set<std::string> evicted_;  // pods that were asked to go for this request
+  std::set<std::string> evicted_;  // "ml/train-0": pods that were asked to go for this request
+  std::map<std::string, std::string> not_evicted_;  // … and why they cannot, as was heard last
   MonotonicTime retry_at_ = MonotonicTime::max();
   Duration retry_ = kFirstMigRetry;
-  std::map<std::string, std::string> made_;  // GPU UUID → its MIG as this agent left it
+  // GPU UUID → its MIG as it was when it was as this request wants it; "" until that was looked at.
+  std::map<std::string, std::string> made_;
   std::map<std::string, std::string> troubles_;
   ports::MigStatus status_;
   MonotonicTime status_at_{};

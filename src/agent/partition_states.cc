@@ -110,16 +110,19 @@ void Partition::retry_later(bool holders_only) {
   retry_ = std::min(retry_ * 2, kLongestMigRetry);
 }
 
-void Partition::notice_drift() {
-  if (status_.state != kSuccess) return;
+std::optional<std::string> Partition::drift() const {
   for (const ports::Gpu& gpu : gpus_) {
     const auto made = made_.find(gpu.uuid);
-    if (made == made_.end() || made->second == mig_text(gpu)) continue;
-    show(kFailed, fmt::format("GPU {}: another program changed it: it was {}, and is {}; set the "
-                              "label again to have it back",
-                              gpu.index.value, made->second, mig_text(gpu)));
-    return;
+    if (made == made_.end() || made->second.empty() || made->second == mig_text(gpu)) continue;
+    return fmt::format("GPU {}: another program changed it: it was {}, and is {}; {}",
+                       gpu.index.value, made->second, mig_text(gpu), options_.how_to_ask_again);
   }
+  return std::nullopt;
+}
+
+void Partition::notice_drift() {
+  if (status_.state != kSuccess) return;
+  if (const auto changed = drift()) show(kFailed, *changed);
 }
 
 }  // namespace gpuslice::agent

@@ -22,6 +22,7 @@ struct AgentCommand {
   std::string mig_label;
   std::string mig_label_file;
   std::string mig_wait;   // "10m"
+  bool mig_evict = false;
   std::string state_dir;  // "" when not said: see places_below()
   std::string run_dir;
   std::string log_level = "info";

@@ -182,6 +182,7 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
   if (setup_.kube) {
     make_api_node();
     mine.labels.apply = [this](const agent::Labels& labels) { api_node_->labels().want(labels); };
+    ports.evictor = api_node_->evictor();
   }
   agent_ = std::make_unique<agent::Agent>(std::move(mine), ports, log_);
   if (setup_.kube) begin_kube();
@@ -195,6 +196,13 @@ void NodeAgent::make_api_node() {
       agent_->on_mig_label(label);
       reconcile_soon();
     };
+  told.mig_asked_again = [this] {
+    agent_->on_mig_asked_again();
+    reconcile_soon();
+  };
+  if (setup_.evicts)
+    told.not_evicted = [this](const std::string& name_space, const std::string& pod,
+                              const Error& why) { agent_->on_not_evicted(name_space, pod, why); };
   if (config_folder_)
     told.config_label = [this](const std::optional<std::string>& label) {
       config_folder_->on_label(label);

@@ -111,6 +111,7 @@ MigChecked WorkerMig::check_one(nvml::Session& session, const MigTask& task) {
   if (decision.refusal) {
     out.refused = std::move(decision.refusal->error);
     out.holders = std::move(decision.refusal->holders);
+    out.going = mig::devices_that_would_go(*state, task.wish);
   } else {
     out.as_wanted = decision.plan->nothing_to_do();
   }

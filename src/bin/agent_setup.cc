@@ -59,6 +59,17 @@ std::string driver_root(const AgentCommand& command, const config::Said& said) {
   return ::access(here.c_str(), R_OK) == 0 ? here : host;
 }
 
+// How long evicted pods may take to end where nothing else is said: ten grace periods.
+constexpr Duration kEvictionPatience = std::chrono::minutes(5);
+
+// For people who want back what another program changed.
+std::string how_to_ask_again(const agent::MigSource& source) {
+  if (source.label_from_api)
+    return "to have it back, remove the node's label nvidia.com/mig.config.state";
+  if (!source.label_path.empty()) return "to have it back, write " + source.label_path + " again";
+  return "to have it back, send the agent SIGHUP";
+}
+
 bool has_role(const AgentCommand& command, const char* role) {
   return command.roles.empty() ||
          std::find(command.roles.begin(), command.roles.end(), role) != command.roles.end();
@@ -86,7 +97,13 @@ Result<agent::PartitionOptions> partition_options(const AgentCommand& command,
       return fail(Code::kUsage, "agent: --mig-wait {}: write a time such as 90s or 10m",
                   command.mig_wait);
     options.wait = Duration(*wait);
+  } else if (command.mig_evict) {
+    options.wait = kEvictionPatience;
   }
+  if (command.mig_evict && command.mig_config.empty())
+    return fail(Code::kUsage,
+                "agent: --mig-evict: there is no MIG configuration to evict pods for: add "
+                "--mig-config FILE");
   return options;
 }
 
@@ -139,12 +156,15 @@ Status set_kube(const AgentCommand& command, char** environment, AgentSetup& set
   const bool chooses_mig =
       setup.changes_mig && mig.any() && mig.label.empty() && mig.label_path.empty();
   const bool chooses = chooses_mig || setup.config_folder.has_value();
+  const bool needed = tells || command.mig_evict;
   if (command.no_kube && tells)
     return fail(Code::kUsage, "agent: --labels-to node and --no-kube: only one of them can hold");
-  if (command.no_kube || (!tells && !chooses)) return {};
+  if (command.no_kube && command.mig_evict)
+    return fail(Code::kUsage, "agent: --mig-evict and --no-kube: only one of them can hold");
+  if (command.no_kube || (!needed && !chooses)) return {};
   const std::string kubeconfig = said_of_kube(command, "kubeconfig", environment, "KUBECONFIG");
   auto found = account(kubeconfig, environment);
-  if (!found && !tells && kubeconfig.empty()) {
+  if (!found && !needed && kubeconfig.empty()) {
     // No pod, or one without an account: a node without the API server.
     setup.without_kube = found.error().message;
     return {};
@@ -155,11 +175,13 @@ Status set_kube(const AgentCommand& command, char** environment, AgentSetup& set
     return fail(Code::kUsage,
                 "agent: {}: which node this is is not known; write --node-name, or give NODE_NAME "
                 "from the pod's spec.nodeName{}",
-                tells         ? "--labels-to node"
-                : chooses_mig ? "--mig-config with the API server"
-                              : "--config-dir with the API server",
-                tells ? "" : "; without the API server: --no-kube");
+                tells               ? "--labels-to node"
+                : command.mig_evict ? "--mig-evict"
+                : chooses_mig       ? "--mig-config with the API server"
+                                    : "--config-dir with the API server",
+                needed ? "" : "; without the API server: --no-kube");
   setup.partition.source.label_from_api = chooses_mig;
+  setup.evicts = command.mig_evict;
   if (setup.config_folder) setup.config_folder->by_label = true;
   return {};
 }
@@ -216,6 +238,7 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   }
   TRY_ASSIGN(setup.labels_to, labels_to(command));
   TRY(set_kube(command, environment, setup));
+  setup.partition.how_to_ask_again = how_to_ask_again(setup.partition.source);
   // Without a label to wait for, a start that cannot choose says so at once.
   if (setup.config_folder && !setup.config_folder->by_label) {
     TRY_ASSIGN(setup.config.path, choose_file(*setup.config_folder, ""));

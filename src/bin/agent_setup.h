@@ -33,6 +33,7 @@ struct AgentSetup {
   agent::PartitionOptions partition;
   agent::HealthOptions health;
   bool changes_mig = true;  // the role mig
+  bool evicts = false;      // pods that are in the way of a change
   Places places;
   std::optional<kube::Account> kube;  // where something is asked of the API server
   std::string node;                   // the own Node's name, with `kube`

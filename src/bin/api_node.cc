@@ -13,13 +13,16 @@ ApiNode::ApiNode(host::EventLoop& loop, Log& log, Told told)
       labels_(loop, std::move(told.labels_applied)),
       patches_(loop, log),
       config_label_(std::move(told.config_label)) {
-  if (told.mig_label) mig_.emplace(patches_, log, std::move(told.mig_label));
+  if (told.mig_label)
+    mig_.emplace(patches_, log, std::move(told.mig_label), std::move(told.mig_asked_again));
+  if (told.not_evicted) evictor_.emplace(loop, std::move(told.not_evicted));
 }
 
 void ApiNode::begin(ports::KubeApi& kube) {
   labels_.begin(kube);
   patches_.begin(kube);
   if (mig_) mig_->begin(kube);
+  if (evictor_) evictor_->begin(kube);
   kube.watch_node();
 }
 
@@ -27,6 +30,7 @@ void ApiNode::end() {
   labels_.end();
   patches_.end();
   if (mig_) mig_->end();
+  if (evictor_) evictor_->end();
 }
 
 void ApiNode::on_node(std::optional<ports::NodeObject> node) {

@@ -56,9 +56,11 @@ class ApiNodeTest : public ::testing::Test {
   std::vector<Text> asked;
   Api api;
   std::vector<Text> config;
+  int again = 0;
   ApiNode node{*loop,
                log,
                {[](const Status&) {}, [this](const Text& label) { asked.push_back(label); },
+                [this] { ++again; }, nullptr,
                 [this](const Text& label) { config.push_back(label); }}};
 };
 
@@ -152,6 +154,29 @@ TEST_F(ApiNodeTest, AFailedPatchIsSentAgainWithTheNewestState) {
   EXPECT_EQ(api.patches.size(), 3U);
 }
 
+TEST_F(ApiNodeTest, AStateThatIsTakenAwayAsksForTheSameOnceMore) {
+  see({{kConfig, "all-1g.5gb"}});
+  show("failed", "in use");
+  node.on_node_patched({});
+  see({{kConfig, "all-1g.5gb"}, {kState, "failed"}});
+  EXPECT_EQ(again, 0);
+  const size_t before = api.patches.size();
+  see({{kConfig, "all-1g.5gb"}});
+  EXPECT_EQ(again, 1);
+  ASSERT_EQ(api.patches.size(), before + 1) << "what holds until then is shown again";
+  EXPECT_EQ(state(), "failed");
+  EXPECT_EQ(asked.size(), 1U);
+  see({{kConfig, "all-1g.5gb"}});  // an older sight of it
+  EXPECT_EQ(again, 1);
+}
+
+TEST_F(ApiNodeTest, AStateThatIsOnItsWayIsNotTakenForTakenAway) {
+  see({{kConfig, "all-1g.5gb"}, {kState, "success"}});
+  show("pending");
+  see({{kConfig, "all-1g.5gb"}});  // our own removal of an earlier one, seen late
+  EXPECT_EQ(again, 0);
+}
+
 TEST_F(ApiNodeTest, AnotherNodeOfTheNameIsToldAnew) {
   see({});
   show("success");
@@ -203,7 +228,7 @@ TEST_F(ApiNodeTest, WhatACrashedMigManagerPausedIsSetFreeOnce) {
 }
 
 TEST_F(ApiNodeTest, WithoutAMigLabelNothingOfItIsTouched) {
-  ApiNode plain(*loop, log, {[](const Status&) {}, nullptr, nullptr});
+  ApiNode plain(*loop, log, {[](const Status&) {}, nullptr, nullptr, nullptr, nullptr});
   plain.begin(api);
   EXPECT_EQ(plain.mig_board(), nullptr);
   plain.on_node(ports::NodeObject{"n", "u", "1", {{kDevicePlugin, "paused-for-mig-change"}}, {}});

@@ -93,6 +93,9 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
                  "a file that holds the label; written again, it is tried again");
   app.add_option("--mig-wait", agent.mig_wait,
                  "how long a change waits for pods that hold what must go, such as 10m (0s)");
+  app.add_flag("--mig-evict", agent.mig_evict,
+               "evict pods that hold what must go, through the API server; waits 5m where "
+               "--mig-wait says nothing else");
   app.add_option(
       "--state-dir", agent.state_dir,
       "where journals and the last good configuration are kept (/var/lib/gpuslice; below "

@@ -44,6 +44,11 @@ void NodeMig::on_node(const std::optional<ports::NodeObject>& node) {
     uid_.clear();
     return;
   }
+  // It showed what it should, and now nothing.
+  const std::string shown = value_of(node->labels, kMigStateLabel);
+  const std::string before = std::exchange(shown_, shown);
+  const bool taken_away =
+      shown.empty() && !before.empty() && node->uid == uid_ && status_ && status_->state == before;
   if (node->uid != uid_) {
     uid_ = node->uid;
     set_free(*node);
@@ -57,7 +62,16 @@ void NodeMig::on_node(const std::optional<ports::NodeObject>& node) {
   if (const auto found = node->labels.find(std::string(kMigConfigLabel));
       found != node->labels.end() && !found->second.empty())
     label = found->second;
-  if (std::exchange(seen_, true) && said_ == label) return;
+  if (std::exchange(seen_, true) && said_ == label) {
+    if (taken_away && label) {
+      log_.info("node {}: label {} was taken away: {}={} is made again", node->name, kMigStateLabel,
+                kMigConfigLabel, *label);
+      patches_.forget({std::string(kMigStateLabel)});
+      again_();
+      write();
+    }
+    return;
+  }
   said_ = label;
   label_(label);
 }

@@ -36,8 +36,11 @@ class NodeMig final : public ports::MigStatusBoard {
  public:
   // `label`: called at the first sight of the node, and each time that it then says something else;
   // nothing: the node has no such label.
-  NodeMig(NodePatches& patches, Log& log, std::function<void(std::optional<std::string>)> label)
-      : patches_(patches), log_(log), label_(std::move(label)) {}
+  // `again`: somebody took the label of the state away, which asks for the same once more: the API
+  // server tells nobody of a label that is set to what it was.
+  NodeMig(NodePatches& patches, Log& log, std::function<void(std::optional<std::string>)> label,
+          std::function<void()> again)
+      : patches_(patches), log_(log), label_(std::move(label)), again_(std::move(again)) {}
 
   void begin(ports::KubeApi& kube) { kube_ = &kube; }
   void end() { kube_ = nullptr; }
@@ -54,10 +57,12 @@ class NodeMig final : public ports::MigStatusBoard {
   NodePatches& patches_;
   Log& log_;
   std::function<void(std::optional<std::string>)> label_;
+  std::function<void()> again_;
   ports::KubeApi* kube_ = nullptr;
   bool seen_ = false;                // the node, once
   std::optional<std::string> said_;  // by it
   std::string uid_;
+  std::string shown_;  // the label of the state as it was seen last
   std::optional<ports::MigStatus> status_;
   std::optional<Ended> told_;  // last; at first what the node shows: an earlier life told it
 };

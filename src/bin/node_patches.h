@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/log.h"
 #include "host/event_loop.h"
@@ -32,6 +33,10 @@ class NodePatches {
     pause_.reset();
   }
   void want(const Values& labels, const Values& annotations);
+  // What others have made of these labels is not left alone: what is wanted next is written.
+  void forget(const std::vector<std::string>& labels) {
+    for (const std::string& key : labels) labels_.written.erase(key);
+  }
 
   // Nothing, or another uid: what was written on the old node is forgotten; who wants it on the new
   // one says so again.

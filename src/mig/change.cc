@@ -165,19 +165,10 @@ void Change::forget_journal() {
 }
 
 std::vector<std::string> Change::devices_that_go() const {
-  std::vector<std::string> out;
-  if (report_.plan.mode_changes) out.push_back(gpu_.uuid);
+  GpuState none;
+  none.gpu = gpu_;
   const auto state = read_state(ports_.mig, gpu_);
-  if (!state) return out;
-  for (const plan::Step& step : report_.plan.steps.steps) {
-    if (step.op != plan::Step::Op::kDestroyCi) continue;
-    for (const ports::GpuInstance& gi : state->instances) {
-      if (gi.id != step.gi) continue;
-      for (const ports::ComputeInstance& ci : gi.cis)
-        if (ci.id == step.ci) out.push_back(ci.uuid);
-    }
-  }
-  return out;
+  return mig::devices_that_go(state ? *state : none, report_.plan);
 }
 
 void Change::abandon() {

@@ -284,4 +284,29 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
   return decision;
 }
 
+std::vector<std::string> devices_that_go(const GpuState& state, const GpuPlan& plan) {
+  std::vector<std::string> out;
+  if (plan.mode_changes) out.push_back(state.gpu.uuid);
+  for (const plan::Step& step : plan.steps.steps) {
+    if (step.op != plan::Step::Op::kDestroyCi) continue;
+    for (const ports::GpuInstance& gi : state.instances) {
+      if (gi.id != step.gi) continue;
+      for (const ports::ComputeInstance& ci : gi.cis)
+        if (ci.id == step.ci) out.push_back(ci.uuid);
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish) {
+  state.processes.clear();
+  state.gpu_busy = false;
+  for (plan::Gi& gi : state.there) {
+    gi.busy = false;
+    for (plan::Ci& ci : gi.cis) ci.busy = false;
+  }
+  const Decision decision = decide(state, wish, {});
+  return decision.plan ? devices_that_go(state, *decision.plan) : std::vector<std::string>();
+}
+
 }  // namespace gpuslice::mig

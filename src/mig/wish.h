@@ -68,6 +68,13 @@ struct Decision {
   std::optional<Refusal> refusal;
 };
 
+// UUIDs of the devices that the plan takes away from the GPU that is as `state` says: of compute
+// instances, or of the GPU itself when its mode changes.
+[[nodiscard]] std::vector<std::string> devices_that_go(const GpuState& state, const GpuPlan& plan);
+
+// … that would go if nobody held anything. Empty where it could not be even then.
+[[nodiscard]] std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish);
+
 // Pure. `holders`: who uses what beside the processes that the state names (they are in it as
 // well).
 [[nodiscard]] Decision decide(const GpuState& state, const Wish& wish,

@@ -1,7 +1,8 @@
 #pragma once
 
-// Puts pods out of a node that are in the way of a change: opt-in. T0; asks and does not wait (pods
-// have grace periods, PodDisruptionBudgets may forbid it for now); who asks looks again later.
+// Puts pods out of a node that are in the way of a change: opt-in. T0; asks and does not wait: pods
+// have grace periods, so who asks looks again later. What cannot be (a PodDisruptionBudget forbids
+// it now, nobody can evict a static pod) is said afterwards, to Agent::on_not_evicted().
 
 #include <string>
 

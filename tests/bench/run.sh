@@ -26,6 +26,7 @@ library=$(find "$work/node8/usr" -name libnvidia-ml.so.1 | head -n 1)
   printf '| release binary | ≤ 16 MB | %s MB |\n' "$(awk "BEGIN{printf \"%.1f\", $(stat -c %s "$binary")/1e6}")"
   "$build/bin/agent_bench" "$binary" "$work/node8" 8 1
   "$build/bin/agent_bench" "$binary" "$work/node8" 8 4
+  "$build/bin/agent_bench" "$binary" "$work/node8" 8 4 all-roles
   "$build/bin/agent_bench" "$binary" "$work/node16" 16 1
   "$build/bin/agent_bench" "$binary" "$work/node8" 8 1000
   "$build/bin/nvml_bench" "$library"

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "mig/holders.h"
+
 namespace gpuslice::mig_test {
 
 PartitionNode::PartitionNode(Node& the_node) : node(the_node) {
@@ -18,7 +20,9 @@ void PartitionNode::start() {
   change_.reset();
   inventory_due_ = false;
   partition_ = std::make_unique<agent::Partition>(
-      options, agent::PartitionPorts{node.files, node, this, this, may_reboot ? this : nullptr},
+      options,
+      agent::PartitionPorts{node.files, node, this, this, may_reboot ? this : nullptr,
+                            may_evict ? this : nullptr},
       log_);
   partition_->start();
   inventory_due_ = true;
@@ -145,6 +149,10 @@ void PartitionNode::recover(std::vector<std::string> gpus) {
   });
 }
 
+std::vector<mig::Holder> PartitionNode::holders_of(const mig::GpuState& state) const {
+  return mig::merged(mig::process_holders(state), {mig::pod_holders(state, pods)});
+}
+
 void PartitionNode::check(std::vector<agent::MigTask> tasks) {
   asked.push_back("check");
   ask("check", [this, tasks = std::move(tasks)] {
@@ -157,11 +165,14 @@ void PartitionNode::check(std::vector<agent::MigTask> tasks) {
         one.refused = state.error();
         continue;
       }
-      const mig::Decision decision = mig::decide(*state, task.wish, mig::process_holders(*state));
-      if (decision.refusal)
+      const mig::Decision decision = mig::decide(*state, task.wish, holders_of(*state));
+      if (decision.refusal) {
         one.refused = decision.refusal->error;
-      else
+        one.holders = decision.refusal->holders;
+        one.going = mig::devices_that_would_go(*state, task.wish);
+      } else {
         one.as_wanted = decision.plan->nothing_to_do();
+      }
     }
     partition_->on_mig_checked(checked);
   });
@@ -211,6 +222,11 @@ void PartitionNode::execute() {
 void PartitionNode::abandon() {
   asked.push_back("abandon " + changed_.text());
   ask("abandon", [this] { finish(false); });
+}
+
+void PartitionNode::evict(const std::string& name_space, const std::string& pod) {
+  evicted.push_back(name_space + "/" + pod);
+  if (on_evict) on_evict(name_space, pod);
 }
 
 Status PartitionNode::reboot() {

@@ -15,6 +15,7 @@
 
 #include "../node.h"
 #include "agent/partition.h"
+#include "ports/kubelet.h"
 
 namespace gpuslice::mig_test {
 
@@ -23,6 +24,7 @@ inline constexpr const char* kStateDir = "/state";
 
 class PartitionNode final : public agent::MigRunner,
                             public ports::MigStatusBoard,
+                            public ports::Evictor,
                             public agent::Reboot {
  public:
   explicit PartitionNode(Node& node);
@@ -47,7 +49,7 @@ class PartitionNode final : public agent::MigRunner,
 
   Node& node;
   agent::PartitionOptions options;
-  bool may_reboot = false, reboot_fails = false;
+  bool may_reboot = false, reboot_fails = false, may_evict = false;
   int reboots = 0;
   // The driver answers; the hardware can be looked at; the tables follow what is withheld.
   bool answers = true, looks = true, withdraws = true;
@@ -57,6 +59,10 @@ class PartitionNode final : public agent::MigRunner,
   // An answer instead of what the boards say, for prepare and execute.
   std::function<std::optional<mig::Report>(const std::string& question, const mig::GpuName& gpu)>
       instead;
+  // What the kubelet names.
+  std::vector<ports::PodDevices> pods;
+  std::vector<std::string> evicted;  // "ml/train-0", as asked
+  std::function<void(const std::string& name_space, const std::string& pod)> on_evict;
   std::vector<std::string> asked;  // "prepare GPU 0"
   std::vector<ports::MigStatus> shown;
   std::vector<std::set<std::string>> withdrawals;
@@ -69,10 +75,12 @@ class PartitionNode final : public agent::MigRunner,
   void abandon() override;
   void show(const ports::MigStatus& status) override { shown.push_back(status); }
   [[nodiscard]] Status reboot() override;
+  void evict(const std::string& name_space, const std::string& pod) override;
 
  private:
   void ask(std::string question, std::function<void()> answer);
   void finish(bool execute);
+  [[nodiscard]] std::vector<mig::Holder> holders_of(const mig::GpuState& state) const;
 
   Log log_{[this](std::string_view line) { logged += line; }, [] { return WallTime{}; }};
   std::unique_ptr<agent::Partition> partition_;

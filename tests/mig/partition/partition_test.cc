@@ -348,6 +348,185 @@ TEST_F(PartitionTest, WithoutAWaitHoldersAreAFailure) {
   expect_layouts(kSmall, kHalves);
 }
 
+TEST_F(PartitionTest, WhatIsWaitedForIsGivenToNobodyNewAndWithdrawnOnce) {
+  agent.options.wait = minutes(2);
+  agent.start();
+  agent.label("small");
+  const uint16_t client = node.work(0, 7, 0);
+  const auto held = node.look(0);
+  agent.withdrawals.clear();
+  agent.label("halves");
+  ASSERT_EQ(state(), "pending");
+  std::set<std::string> all;
+  for (const ports::GpuInstance& gi : held.instances) all.insert(gi.cis.at(0).uuid);
+  EXPECT_EQ(agent.partition().withheld(), all) << "the seven of GPU 0; GPU 1 is done";
+  node.end_work(client);
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_EQ(state(), "success") << reason();
+  EXPECT_TRUE(agent.partition().withheld().empty());
+  ASSERT_EQ(agent.withdrawals.size(), 2U);
+  EXPECT_EQ(agent.withdrawals.back(), all);
+}
+
+TEST_F(PartitionTest, WhatWasWaitedForInVainIsGivenOutAgain) {
+  agent.options.wait = minutes(1);
+  agent.start();
+  agent.label("small");
+  (void)node.work(0, 7, 0);
+  agent.label("halves");
+  EXPECT_EQ(agent.partition().withheld().size(), 7U);
+  agent.label("small");
+  EXPECT_TRUE(agent.partition().withheld().empty()) << "another wish";
+  agent.label("halves");
+  agent.pass(minutes(1) + seconds(10));
+  EXPECT_EQ(state(), "failed");
+  EXPECT_TRUE(agent.partition().withheld().empty());
+  EXPECT_EQ(agent.layout(0), kSmall);
+}
+
+class EvictionTest : public PartitionTest {
+ protected:
+  EvictionTest() {
+    agent.options.wait = minutes(2);
+    agent.may_evict = true;
+    agent.start();
+    agent.label("small");
+  }
+  // Pod "ml/a" on the first instance of GPU 0.
+  void pod() {
+    agent.pods = {{"ml",
+                   "a",
+                   "main",
+                   "nvidia.com/mig-1g.5gb",
+                   {node.look(0).instances.at(0).cis.at(0).uuid}}};
+  }
+};
+
+TEST_F(EvictionTest, APodThatIsInTheWayIsAskedOnceAndTheChangeFollowsItsEnd) {
+  pod();
+  agent.label("halves");
+  EXPECT_EQ(state(), "pending");
+  EXPECT_EQ(agent.evicted, Texts{"ml/a"});
+  agent.pass(seconds(30));
+  EXPECT_EQ(agent.evicted, Texts{"ml/a"}) << "its grace period is its own";
+  EXPECT_EQ(agent.layout(0), kSmall);
+  agent.pods.clear();
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_EQ(state(), "success") << reason();
+  expect_layouts(kHalves, kHalves);
+}
+
+TEST_F(EvictionTest, APodThatIsNotInTheWayStays) {
+  agent.pods = {
+      {"ml", "a", "main", "nvidia.com/mig-1g.5gb", {node.look(1).instances.at(0).cis.at(0).uuid}}};
+  agent.label("first");  // GPU 0 alone
+  EXPECT_EQ(state(), "success") << reason();
+  EXPECT_TRUE(agent.evicted.empty());
+}
+
+TEST_F(EvictionTest, WhatCannotBeEvictedIsToldAndAskedAgain) {
+  pod();
+  const Error budget{Code::kInUse, "a PodDisruptionBudget forbids it", {}};
+  agent.label("halves");
+  agent.partition().on_not_evicted("ml", "a", budget);
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_EQ(agent.evicted, (Texts{"ml/a", "ml/a"}));
+  EXPECT_NE(reason().find("pod ml/a cannot be evicted: a PodDisruptionBudget forbids it"),
+            std::string::npos)
+      << reason();
+  const std::string once = "cannot be evicted";
+  agent.partition().on_not_evicted("ml", "a", budget);
+  agent.partition().on_not_evicted("ml", "other", budget);  // nobody asked
+  size_t said = 0;
+  for (size_t at = agent.logged.find(once + ": a Pod"); at != std::string::npos;
+       at = agent.logged.find(once + ": a Pod", at + 1))
+    ++said;
+  EXPECT_EQ(said, 1U) << agent.logged;
+}
+
+TEST_F(EvictionTest, NobodyIsPutOutForALayoutThatCannotBe) {
+  agent.config(std::string(kConfig) + R"(  never:
+    - {devices: [0], mig-enabled: true, mig-devices: {3g.20gb: 2}}
+    - {devices: [1], mig-enabled: true, mig-devices: {3g.20gb: 3}}
+)");
+  pod();
+  agent.label("never");
+  EXPECT_EQ(state(), "failed");
+  agent.pass(minutes(10));
+  EXPECT_TRUE(agent.evicted.empty());
+  EXPECT_TRUE(agent.partition().withheld().empty());
+}
+
+TEST_F(EvictionTest, NobodyIsPutOutBesideAProcessThatNobodyCanPutOut) {
+  pod();
+  (void)node.work(0, 7, 0);
+  agent.label("halves");
+  EXPECT_EQ(state(), "pending");
+  EXPECT_TRUE(agent.evicted.empty());
+}
+
+TEST_F(PartitionTest, ARetryLeavesAloneWhatAnotherProgramChanged) {
+  agent.start();
+  agent.label("small");
+  const uint16_t client = node.work(0, 7, 0);
+  agent.label("halves");
+  ASSERT_EQ(state(), "failed");
+  ASSERT_EQ(agent.layout(1), kHalves);
+  sim::WorldNvml other(*node.world);
+  const auto there = node.look(1);
+  ASSERT_TRUE(
+      other.destroy_ci(node.gpu(1).uuid, there.instances[0].id, there.instances[0].cis[0].id)
+          .has_value());
+  ASSERT_TRUE(other.destroy_gi(node.gpu(1).uuid, there.instances[0].id).has_value());
+  const std::string left = agent.layout(1);
+  agent.look();
+  node.end_work(client);
+  agent.pass(minutes(6));
+  EXPECT_EQ(agent.layout(0), kHalves) << "what failed is tried again";
+  EXPECT_EQ(agent.layout(1), left);
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("GPU 1: another program changed it"), std::string::npos) << reason();
+  agent.partition().ask_again();
+  agent.settle();
+  EXPECT_EQ(state(), "success") << reason();
+  expect_layouts(kHalves, kHalves);
+}
+
+TEST_F(PartitionTest, AskedForAgainIsSeenAlthoughNothingIsToBeDone) {
+  agent.start();
+  agent.label("halves");
+  agent.shown.clear();
+  agent.partition().ask_again();
+  agent.settle();
+  EXPECT_EQ(agent.states(), (Texts{"pending", "success"}));
+}
+
+TEST_F(PartitionTest, AGpuThatComesBackIsMadeAgainAndNoOther) {
+  agent.start();
+  agent.label("halves");
+  agent.lose(0, true);
+  agent.look();
+  agent.pass(minutes(1));
+  sim::WorldNvml other(*node.world);
+  const auto there = node.look(1);
+  ASSERT_TRUE(
+      other.destroy_ci(node.gpu(1).uuid, there.instances[0].id, there.instances[0].cis[0].id)
+          .has_value());
+  ASSERT_TRUE(other.destroy_gi(node.gpu(1).uuid, there.instances[0].id).has_value());
+  const std::string left = agent.layout(1);
+  agent.look();
+  agent.pass(minutes(1));
+  agent.lose(0, false);
+  const auto gone = node.look(0);
+  ASSERT_TRUE(other.destroy_ci(node.gpu(0).uuid, gone.instances[0].id, gone.instances[0].cis[0].id)
+                  .has_value());
+  ASSERT_TRUE(other.destroy_gi(node.gpu(0).uuid, gone.instances[0].id).has_value());
+  agent.look();
+  agent.pass(minutes(6));
+  EXPECT_EQ(agent.layout(0), kHalves);
+  EXPECT_EQ(agent.layout(1), left);
+}
+
 TEST_F(PartitionTest, AnotherProgramsChangeIsToldAndNotFought) {
   agent.start();
   agent.label("halves");

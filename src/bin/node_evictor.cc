@@ -1,0 +1,55 @@
+#include "bin/node_evictor.h"
+
+#include <utility>
+
+namespace gpuslice::bin {
+
+void NodeEvictor::begin(ports::KubeApi& kube) {
+  kube_ = &kube;
+  kube.watch_pods();
+}
+
+const ports::PodObject* NodeEvictor::find(const ports::ObjectName& name) const {
+  if (pods_ == nullptr) return nullptr;
+  for (const ports::PodObject& pod : *pods_)
+    if (pod.name == name) return &pod;
+  return nullptr;
+}
+
+void NodeEvictor::refuse(const ports::ObjectName& pod, Error why) {
+  refused_.insert_or_assign(pod, std::move(why));
+  refusals_ = loop_.at(host::EventLoop::now(), [this] {
+    for (const auto& [name, error] : std::exchange(refused_, {}))
+      failed_(name.name_space, name.name, error);
+  });
+}
+
+void NodeEvictor::evict(const std::string& name_space, const std::string& pod) {
+  const ports::ObjectName name{name_space, pod};
+  if (kube_ == nullptr) return;
+  const ports::PodObject* there = find(name);
+  if (there == nullptr)
+    return refuse(name, {Code::kUnavailable,
+                         pods_ == nullptr ? "the API server has not listed the node's pods yet"
+                                          : "the API server knows of no such pod on this node",
+                         {}});
+  if (there->is_static)
+    return refuse(name,
+                  {Code::kImpossible,
+                   "it is a static pod: remove its file from the kubelet's folder of manifests",
+                   {}});
+  if (there->daemon)
+    return refuse(name, {Code::kImpossible,
+                         "it is a DaemonSet's and would be back before the change: keep the "
+                         "DaemonSet off this node",
+                         {}});
+  if (there->deleting) return;
+  kube_->evict(name, there->uid);
+}
+
+void NodeEvictor::on_evicted(const ports::ObjectName& pod, const Status& status) {
+  if (status || status.error().code == Code::kNotFound) return;
+  failed_(pod.name_space, pod.name, status.error());
+}
+
+}  // namespace gpuslice::bin

@@ -1,0 +1,48 @@
+#pragma once
+
+// Evictions through the API server (--mig-evict), so that PodDisruptionBudgets and grace periods
+// hold. Only what can help is asked for: a pod of a file on the node cannot be evicted, and one of
+// a DaemonSet would be back before the change. Each eviction is held to the uid that was seen. T0.
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "base/error.h"
+#include "host/event_loop.h"
+#include "ports/evictor.h"
+#include "ports/kube.h"
+
+namespace gpuslice::bin {
+
+class NodeEvictor final : public ports::Evictor {
+ public:
+  // `failed`: called on T0, never from within evict(), for what cannot be evicted, now or ever.
+  using Failed =
+      std::function<void(const std::string& name_space, const std::string& pod, const Error& why)>;
+  NodeEvictor(host::EventLoop& loop, Failed failed) : loop_(loop), failed_(std::move(failed)) {}
+
+  // `kube` is asked until end().
+  void begin(ports::KubeApi& kube);
+  void end() {
+    kube_ = nullptr;
+    refusals_.reset();
+  }
+
+  void evict(const std::string& name_space, const std::string& pod) override;
+  void on_pods(ports::PodList pods) { pods_ = std::move(pods); }
+  void on_evicted(const ports::ObjectName& pod, const Status& status);
+
+ private:
+  void refuse(const ports::ObjectName& pod, Error why);
+  [[nodiscard]] const ports::PodObject* find(const ports::ObjectName& name) const;
+
+  host::EventLoop& loop_;
+  Failed failed_;
+  ports::KubeApi* kube_ = nullptr;
+  ports::PodList pods_;                         // null before the first list
+  std::map<ports::ObjectName, Error> refused_;  // to be told at the loop's next turn
+  host::EventLoop::Token refusals_;
+};
+
+}  // namespace gpuslice::bin

@@ -1,0 +1,99 @@
+#include "bin/node_evictor.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace gpuslice::bin {
+namespace {
+
+class Api final : public ports::KubeApi {
+ public:
+  void watch_node() override {}
+  Status watch_config_map(const ports::ObjectName&) override { return {}; }
+  void unwatch_config_map(const ports::ObjectName&) override {}
+  void watch_pods() override { watching = true; }
+  void apply_labels(ports::NodeLabels) override {}
+  void patch_node(ports::NodePatch) override {}
+  void evict(const ports::ObjectName& pod, std::string uid) override {
+    asked.push_back(pod.name_space + "/" + pod.name + " " + uid);
+  }
+  void record(ports::KubeEvent) override {}
+  ports::KubeCounts counts() const override { return {}; }
+  bool watching = false;
+  std::vector<std::string> asked;
+};
+
+class NodeEvictorTest : public ::testing::Test {
+ protected:
+  NodeEvictorTest() { evictor.begin(api); }
+  static ports::PodObject pod(const std::string& name) {
+    ports::PodObject out;
+    out.name = {"ml", name};
+    out.uid = "uid-" + name;
+    return out;
+  }
+  void see(std::vector<ports::PodObject> pods) {
+    evictor.on_pods(std::make_shared<const std::vector<ports::PodObject>>(std::move(pods)));
+  }
+  void turn() {
+    const auto end = loop->after(std::chrono::milliseconds(1), [this] { loop->stop(); });
+    loop->run();
+  }
+
+  std::unique_ptr<host::EventLoop> loop = std::move(*host::EventLoop::create());
+  Api api;
+  std::vector<std::string> failed;
+  NodeEvictor evictor{
+      *loop, [this](const std::string& name_space, const std::string& pod, const Error& why) {
+        failed.push_back(name_space + "/" + pod + ": " + why.message);
+      }};
+};
+
+TEST_F(NodeEvictorTest, APodIsEvictedByTheUidThatWasSeen) {
+  EXPECT_TRUE(api.watching);
+  see({pod("a"), pod("b")});
+  evictor.evict("ml", "b");
+  EXPECT_EQ(api.asked, std::vector<std::string>{"ml/b uid-b"});
+  evictor.on_evicted({"ml", "b"}, {});
+  evictor.on_evicted({"ml", "b"}, fail(Code::kNotFound, "gone already"));
+  EXPECT_TRUE(failed.empty());
+  evictor.on_evicted({"ml", "b"}, fail(Code::kInUse, "a PodDisruptionBudget forbids it"));
+  EXPECT_EQ(failed, std::vector<std::string>{"ml/b: a PodDisruptionBudget forbids it"});
+}
+
+TEST_F(NodeEvictorTest, OneThatIsLeavingIsNotAskedAgain) {
+  auto leaving = pod("a");
+  leaving.deleting = true;
+  see({leaving});
+  evictor.evict("ml", "a");
+  turn();
+  EXPECT_TRUE(api.asked.empty());
+  EXPECT_TRUE(failed.empty());
+}
+
+TEST_F(NodeEvictorTest, WhatCannotHelpIsNotAskedForAndIsToldAfterwards) {
+  evictor.evict("ml", "early");
+  turn();
+  auto of_file = pod("file");
+  of_file.is_static = true;
+  auto daemon = pod("daemon");
+  daemon.daemon = true;
+  see({of_file, daemon});
+  evictor.evict("ml", "file");
+  evictor.evict("ml", "daemon");
+  evictor.evict("ml", "nobody");
+  EXPECT_EQ(failed.size(), 1U) << "never from within the question";
+  turn();
+  ASSERT_EQ(failed.size(), 4U);
+  EXPECT_NE(failed[0].find("has not listed"), std::string::npos) << failed[0];
+  EXPECT_NE(failed[1].find("ml/daemon: it is a DaemonSet's"), std::string::npos) << failed[1];
+  EXPECT_NE(failed[2].find("ml/file: it is a static pod"), std::string::npos) << failed[2];
+  EXPECT_NE(failed[3].find("no such pod"), std::string::npos) << failed[3];
+  EXPECT_TRUE(api.asked.empty());
+}
+
+}  // namespace
+}  // namespace gpuslice::bin
