@@ -34,6 +34,17 @@ TEST(Library, ExportsJustTheNamesOfADriver) {
   EXPECT_EQ(names.size(), 437U);
 }
 
+// A program that loads it again and again (go-nvml does) would lose a descriptor and a world each
+// time.
+TEST(Library, StaysInTheProcessThatLoadedItOnce) {
+  FILE* pipe = ::popen("readelf -d '" LIBRARY "'", "r");
+  ASSERT_NE(pipe, nullptr);
+  std::string text;
+  for (char part[4096]; std::fgets(part, sizeof part, pipe) != nullptr;) text += part;
+  EXPECT_EQ(::pclose(pipe), 0);
+  EXPECT_NE(text.find("NODELETE"), std::string::npos) << text;
+}
+
 struct EveryExport : LibraryTest {
   static std::vector<std::string> names() {
     std::vector<std::string> out;

@@ -19,7 +19,7 @@ library=$(find "$work/node8/usr" -name libnvidia-ml.so.1 | head -n 1)
   echo
   echo "Measured by \`./dev bench\` on simulated nodes,$priority on $(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)),"
   echo "$(date -u +%Y-%m-%d). Budgets are those of the architecture. The agent is started as users start it; everything is seen from outside, over its sockets and"
-  echo 'from `/proc`. Programs: `tests/bench/agent_bench.cc`, `tests/bench/nvml_bench.cc`.'
+  echo 'from `/proc`. Programs: `tests/bench/agent_bench.cc`, `agent_soak.cc`, `nvml_bench.cc`, `planning_bench.cc`.'
   echo
   echo '| what | budget | measured |'
   echo '|---|---|---|'
@@ -29,6 +29,7 @@ library=$(find "$work/node8/usr" -name libnvidia-ml.so.1 | head -n 1)
   "$build/bin/agent_bench" "$binary" "$work/node8" 8 4 all-roles
   "$build/bin/agent_bench" "$binary" "$work/node16" 16 1
   "$build/bin/agent_bench" "$binary" "$work/node8" 8 1000
+  "$(dirname "$0")/soak.sh" "$build" 300 100000
   "$build/bin/nvml_bench" "$library"
   "$build/bin/planning_bench"
   echo
