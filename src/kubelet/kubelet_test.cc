@@ -450,6 +450,30 @@ TEST_F(PluginServerTest, SaysWhyItCannotServe) {
             "/var/lib/kubelet/device-plugins/nvidia-mig-1g.5gb.shared.sock");
 }
 
+// A kubelet that starts removes what lies in its folder, also while we make our socket there.
+TEST_F(PluginServerTest, AFolderThatIsWipedWhileTheSocketIsMadeIsAnErrorAndNoMore) {
+  const std::string folder = path_.substr(0, path_.find_last_of('/'));
+  std::atomic<bool> stop{false};
+  std::thread wiper([&] {
+    while (!stop) {
+      std::error_code gone;
+      for (const auto& entry : fs::directory_iterator(folder, gone)) fs::remove(entry.path(), gone);
+    }
+  });
+  int made = 0, refused = 0;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while ((made < 50 || refused < 50) && std::chrono::steady_clock::now() < until) {
+    const auto served = try_serve();
+    ++(served ? made : refused);
+    if (served) continue;
+    EXPECT_NE(served.error().message.find("the socket cannot be made"), std::string::npos);
+  }
+  stop = true;
+  wiper.join();
+  EXPECT_GE(made, 1);
+  EXPECT_GE(refused, 1);
+}
+
 // --- what we ask of the kubelet
 // --------------------------------------------------------------------
 

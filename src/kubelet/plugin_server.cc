@@ -396,12 +396,12 @@ Status GrpcPluginServer::open() {
 Status GrpcPluginServer::give_up() {
   const int error = errno;
   if (server_) server_->Shutdown(std::chrono::system_clock::now());
-  server_.reset();
   queue_->Shutdown();
   void* tag = nullptr;
   bool ok = false;
   while (queue_->Next(&tag, &ok)) {
   }
+  server_.reset();  // what comes from the queue is still the server's
   return fail(Code::kFailed, "{}: the socket cannot be made: {}", options_.socket_path,
               std::strerror(error));
 }
