@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "mig/change.h"
+#include "mig/check.h"
 
 namespace gpuslice::agent {
 
@@ -19,14 +19,7 @@ struct MigTask {
   mig::Wish wish;
 };
 
-// What a look at the hardware says of a task.
-struct MigChecked {
-  mig::GpuName gpu;
-  bool as_wanted = false;
-  std::optional<Error> refused;
-  std::vector<mig::Holder> holders;  // those in the way, when refused for them
-  std::vector<std::string> going;    // … and the UUIDs of what would go without them
-};
+using MigChecked = mig::Checked;  // of a task
 
 // What is ready to be executed, or the report that says why nothing is.
 struct MigPrepared {

@@ -195,6 +195,7 @@ class Partition {
   std::map<std::string, std::string> made_;
   std::map<std::string, std::string> troubles_;
   ports::MigStatus status_;
+  bool shown_ = false;
   MonotonicTime status_at_{};
   PartitionCounts counts_;
 };

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "agent/partition.h"
 #include "agent/partition_words.h"
 
@@ -89,7 +91,8 @@ void Partition::show(std::string state, std::string reason) {
     next.since = ports_.clock.wall();
     status_at_ = now();
   }
-  if (next == status_) return;
+  // Said once also when it is nothing: an earlier life's word may still be shown.
+  if (std::exchange(shown_, true) && next == status_) return;
   status_ = next;
   if (turned && !status_.state.empty()) {
     if (status_.state == kFailed)

@@ -27,6 +27,7 @@
 #include "bin/hook_main.h"
 #include "bin/version.h"
 #include "host/event_loop.h"
+#include "host/loop_timers.h"
 #include "host/node_host.h"
 #include "host/path_watch.h"
 #include "host/signals.h"
@@ -90,6 +91,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   AgentSetup setup_;
   host::EventLoop& loop_;
   Log& log_;
+  host::LoopTimers timers_{loop_};
   host::SystemClock clock_;
   host::NodeFiles files_;
   RpcMetrics rpcs_;  // any thread
@@ -207,7 +209,7 @@ void NodeAgent::make_api_node() {
     told.config_label = [this](const std::optional<std::string>& label) {
       config_folder_->on_label(label);
     };
-  api_node_ = std::make_unique<ApiNode>(loop_, log_, std::move(told));
+  api_node_ = std::make_unique<ApiNode>(timers_, log_, std::move(told));
   if (ports::MigStatusBoard* board = api_node_->mig_board()) mig_boards_.add(*board);
 }
 

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -64,64 +63,20 @@ void WorkerMig::run(std::function<Answer(nvml::Session&)> work) {
   });
 }
 
-std::vector<mig::Report> WorkerMig::recover_all(nvml::Session& session,
-                                                const std::vector<std::string>& gpus) {
-  const WithoutEvents quiet(events_);  // a mode may have to be switched back
-  std::vector<mig::Report> reports;
-  const uint32_t count = session.gpu_count().value_or(0);
-  for (uint32_t i = 0; i < count; ++i) {
-    const auto gpu = session.gpu(GpuIndex{i}, ports::Detail::kInventory);
-    if (!gpu || std::find(gpus.begin(), gpus.end(), gpu->uuid) == gpus.end()) continue;
-    mig::Change change(ports(session), options_, mig::name_of(*gpu));
-    change.recover();
-    reports.push_back(change.report());
-  }
-  for (const std::string& uuid : gpus) {
-    const bool told = std::any_of(reports.begin(), reports.end(),
-                                  [&](const mig::Report& r) { return r.gpu.uuid == uuid; });
-    if (told) continue;
-    mig::Report& report = reports.emplace_back();
-    report.gpu.uuid = uuid;
-    report.end = mig::End::kLost;
-    report.error = Error{Code::kGpuLost, uuid + " does not answer; its journal is kept", {}};
-  }
-  return reports;
-}
-
 void WorkerMig::recover(std::vector<std::string> gpus) {
   run([this, gpus = std::move(gpus)](nvml::Session& session) -> Answer {
-    return [this, reports = recover_all(session, gpus)] { answers_.recovered(reports); };
+    const WithoutEvents quiet(events_);  // a mode may have to be switched back
+    return [this, reports = mig::recover_all(ports(session), options_, gpus)] {
+      answers_.recovered(reports);
+    };
   });
-}
-
-MigChecked WorkerMig::check_one(nvml::Session& session, const MigTask& task) {
-  MigChecked out;
-  out.gpu = task.gpu;
-  auto state = mig::read_state(session, task.gpu);
-  if (!state) {
-    out.refused = std::move(state).error();
-    return out;
-  }
-  auto holders = options_.holders(*state);
-  if (!holders) {
-    out.refused = std::move(holders).error();
-    return out;
-  }
-  mig::Decision decision = mig::decide(*state, task.wish, *holders);
-  if (decision.refusal) {
-    out.refused = std::move(decision.refusal->error);
-    out.holders = std::move(decision.refusal->holders);
-    out.going = mig::devices_that_would_go(*state, task.wish);
-  } else {
-    out.as_wanted = decision.plan->nothing_to_do();
-  }
-  return out;
 }
 
 void WorkerMig::check(std::vector<MigTask> tasks) {
   run([this, tasks = std::move(tasks)](nvml::Session& session) -> Answer {
     std::vector<MigChecked> checked;
-    for (const MigTask& task : tasks) checked.push_back(check_one(session, task));
+    for (const MigTask& task : tasks)
+      checked.push_back(mig::check(session, options_.holders, task.gpu, task.wish));
     return [this, checked = std::move(checked)] { answers_.checked(checked); };
   });
 }

@@ -50,9 +50,6 @@ class WorkerMig final : public agent::MigRunner {
 
   // On the worker.
   [[nodiscard]] mig::Ports ports(nvml::Session& session);
-  [[nodiscard]] std::vector<mig::Report> recover_all(nvml::Session& session,
-                                                     const std::vector<std::string>& gpus);
-  [[nodiscard]] agent::MigChecked check_one(nvml::Session& session, const agent::MigTask& task);
   [[nodiscard]] Answer finish_change(bool execute);
 
   WorkerDriver& driver_;

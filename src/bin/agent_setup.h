@@ -24,9 +24,10 @@ struct AgentSetup {
   std::string kubelet_dir;          // absolute
   std::string registration_socket;  // absolute, or "" for the usual one
   agent::ConfigSource config;
-  std::optional<ConfigFolderOptions> config_folder;  // --config-dir: config.path is what it says
-  std::optional<std::string> host_root;              // --root, as the host has it: "" for "/"
-  agent::CdiOptions cdi;                             // but for install_hook
+  std::optional<agent::ConfigFolderOptions>
+      config_folder;                     // --config-dir: config.path is what it says
+  std::optional<std::string> host_root;  // --root, as the host has it: "" for "/"
+  agent::CdiOptions cdi;                 // but for install_hook
   bool install_hook = false;
   bool require_distinct = false;
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;

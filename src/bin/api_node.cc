@@ -8,14 +8,14 @@
 
 namespace gpuslice::bin {
 
-ApiNode::ApiNode(host::EventLoop& loop, Log& log, Told told)
+ApiNode::ApiNode(ports::Timers& timers, Log& log, Told told)
     : log_(log),
-      labels_(loop, std::move(told.labels_applied)),
-      patches_(loop, log),
+      labels_(timers, std::move(told.labels_applied)),
+      patches_(timers, log),
       config_label_(std::move(told.config_label)) {
   if (told.mig_label)
     mig_.emplace(patches_, log, std::move(told.mig_label), std::move(told.mig_asked_again));
-  if (told.not_evicted) evictor_.emplace(loop, std::move(told.not_evicted));
+  if (told.not_evicted) evictor_.emplace(timers, std::move(told.not_evicted));
 }
 
 void ApiNode::begin(ports::KubeApi& kube) {

@@ -13,8 +13,8 @@
 #include "bin/node_labels.h"
 #include "bin/node_mig.h"
 #include "bin/node_patches.h"
-#include "host/event_loop.h"
 #include "ports/kube.h"
+#include "ports/timers.h"
 
 namespace gpuslice::bin {
 
@@ -31,7 +31,7 @@ class ApiNode final : public ports::KubeEvents {
     // The label that chooses the device plugin's configuration, likewise; null: nobody asks.
     std::function<void(std::optional<std::string>)> config_label;
   };
-  ApiNode(host::EventLoop& loop, Log& log, Told told);
+  ApiNode(ports::Timers& timers, Log& log, Told told);
 
   // `kube` is asked until end().
   void begin(ports::KubeApi& kube);

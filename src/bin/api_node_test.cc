@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "ports/timers_for_test.h"
+
 namespace gpuslice::bin {
 namespace {
 
@@ -50,18 +52,18 @@ class ApiNodeTest : public ::testing::Test {
   // Labels of the last patch.
   [[nodiscard]] Text state() const { return api.patches.back().labels.at(kState); }
 
-  std::unique_ptr<host::EventLoop> loop = std::move(*host::EventLoop::create());
+  ports::TimersForTest timers;
   std::string said;  // the log
   Log log{[this](std::string_view line) { said += line; }, [] { return WallTime(); }};
   std::vector<Text> asked;
   Api api;
   std::vector<Text> config;
   int again = 0;
-  ApiNode node{*loop,
-               log,
-               {[](const Status&) {}, [this](const Text& label) { asked.push_back(label); },
-                [this] { ++again; }, nullptr,
-                [this](const Text& label) { config.push_back(label); }}};
+  ApiNode node{
+      timers,
+      log,
+      {[](const Status&) {}, [this](const Text& label) { asked.push_back(label); },
+       [this] { ++again; }, nullptr, [this](const Text& label) { config.push_back(label); }}};
 };
 
 TEST_F(ApiNodeTest, TheLabelIsToldAtFirstSightAndWhenItSaysSomethingElse) {
@@ -177,6 +179,16 @@ TEST_F(ApiNodeTest, AStateThatIsOnItsWayIsNotTakenForTakenAway) {
   EXPECT_EQ(again, 0);
 }
 
+TEST_F(ApiNodeTest, APauseThatEndsWhileTheNodeIsAwayHoldsNothingUp) {
+  see({});
+  show("success");
+  node.on_node_patched(fail(Code::kUnavailable, "no API server"));
+  node.on_node(std::nullopt);
+  timers.pass(2 * kPatchPause);
+  see({});  // the same node: a list that was empty for once
+  EXPECT_EQ(api.patches.size(), 2U);
+}
+
 TEST_F(ApiNodeTest, AnotherNodeOfTheNameIsToldAnew) {
   see({});
   show("success");
@@ -228,7 +240,7 @@ TEST_F(ApiNodeTest, WhatACrashedMigManagerPausedIsSetFreeOnce) {
 }
 
 TEST_F(ApiNodeTest, WithoutAMigLabelNothingOfItIsTouched) {
-  ApiNode plain(*loop, log, {[](const Status&) {}, nullptr, nullptr, nullptr, nullptr});
+  ApiNode plain(timers, log, {[](const Status&) {}, nullptr, nullptr, nullptr, nullptr});
   plain.begin(api);
   EXPECT_EQ(plain.mig_board(), nullptr);
   plain.on_node(ports::NodeObject{"n", "u", "1", {{kDevicePlugin, "paused-for-mig-change"}}, {}});

@@ -18,7 +18,7 @@ const ports::PodObject* NodeEvictor::find(const ports::ObjectName& name) const {
 
 void NodeEvictor::refuse(const ports::ObjectName& pod, Error why) {
   refused_.insert_or_assign(pod, std::move(why));
-  refusals_ = loop_.at(host::EventLoop::now(), [this] {
+  refusals_->after({}, [this] {
     for (const auto& [name, error] : std::exchange(refused_, {}))
       failed_(name.name_space, name.name, error);
   });

@@ -6,12 +6,13 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "base/error.h"
-#include "host/event_loop.h"
 #include "ports/evictor.h"
 #include "ports/kube.h"
+#include "ports/timers.h"
 
 namespace gpuslice::bin {
 
@@ -20,13 +21,14 @@ class NodeEvictor final : public ports::Evictor {
   // `failed`: called on T0, never from within evict(), for what cannot be evicted, now or ever.
   using Failed =
       std::function<void(const std::string& name_space, const std::string& pod, const Error& why)>;
-  NodeEvictor(host::EventLoop& loop, Failed failed) : loop_(loop), failed_(std::move(failed)) {}
+  NodeEvictor(ports::Timers& timers, Failed failed)
+      : failed_(std::move(failed)), refusals_(timers.timer()) {}
 
   // `kube` is asked until end().
   void begin(ports::KubeApi& kube);
   void end() {
     kube_ = nullptr;
-    refusals_.reset();
+    refusals_->cancel();
   }
 
   void evict(const std::string& name_space, const std::string& pod) override;
@@ -37,12 +39,11 @@ class NodeEvictor final : public ports::Evictor {
   void refuse(const ports::ObjectName& pod, Error why);
   [[nodiscard]] const ports::PodObject* find(const ports::ObjectName& name) const;
 
-  host::EventLoop& loop_;
   Failed failed_;
   ports::KubeApi* kube_ = nullptr;
   ports::PodList pods_;                         // null before the first list
-  std::map<ports::ObjectName, Error> refused_;  // to be told at the loop's next turn
-  host::EventLoop::Token refusals_;
+  std::map<ports::ObjectName, Error> refused_;  // to be told at the next turn
+  std::unique_ptr<ports::Timer> refusals_;
 };
 
 }  // namespace gpuslice::bin

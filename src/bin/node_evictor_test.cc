@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "ports/timers_for_test.h"
+
 namespace gpuslice::bin {
 namespace {
 
@@ -38,16 +40,13 @@ class NodeEvictorTest : public ::testing::Test {
   void see(std::vector<ports::PodObject> pods) {
     evictor.on_pods(std::make_shared<const std::vector<ports::PodObject>>(std::move(pods)));
   }
-  void turn() {
-    const auto end = loop->after(std::chrono::milliseconds(1), [this] { loop->stop(); });
-    loop->run();
-  }
+  void turn() { timers.pass({}); }
 
-  std::unique_ptr<host::EventLoop> loop = std::move(*host::EventLoop::create());
+  ports::TimersForTest timers;
   Api api;
   std::vector<std::string> failed;
   NodeEvictor evictor{
-      *loop, [this](const std::string& name_space, const std::string& pod, const Error& why) {
+      timers, [this](const std::string& name_space, const std::string& pod, const Error& why) {
         failed.push_back(name_space + "/" + pod + ": " + why.message);
       }};
 };

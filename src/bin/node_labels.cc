@@ -20,9 +20,9 @@ bool NodeLabels::shown() const {
 void NodeLabels::go() {
   if (kube_ == nullptr || !wanted_ || !node_ || under_way_) return;
   if (sent_ == wanted_) {
-    if (shown() || pause_.active()) return;
+    if (shown() || pause_->active()) return;
     // Applied, and not there: taken by somebody, or the node's news is older than our change.
-    pause_ = loop_.after(kLabelsPause, [this] {
+    pause_->after(kLabelsPause, [this] {
       if (wanted_ && node_ && !shown()) sent_.reset();
       go();
     });
@@ -45,7 +45,7 @@ void NodeLabels::on_labels_applied(const Status& status) {
   applied_(status);
   if (status) return go();
   sent_.reset();
-  pause_ = loop_.after(kLabelsPause, [this] { go(); });
+  pause_->after(kLabelsPause, [this] { go(); });
 }
 
 }  // namespace gpuslice::bin

@@ -6,12 +6,13 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 
-#include "host/event_loop.h"
 #include "ports/kube.h"
+#include "ports/timers.h"
 
 namespace gpuslice::bin {
 
@@ -22,14 +23,14 @@ class NodeLabels {
  public:
   using Labels = std::map<std::string, std::string>;
   // `applied`: what became of it, also of what was done again.
-  NodeLabels(host::EventLoop& loop, std::function<void(const Status&)> applied)
-      : loop_(loop), applied_(std::move(applied)) {}
+  NodeLabels(ports::Timers& timers, std::function<void(const Status&)> applied)
+      : applied_(std::move(applied)), pause_(timers.timer()) {}
 
   // `kube` is asked until end().
   void begin(ports::KubeApi& kube) { kube_ = &kube; }
   void end() {
     kube_ = nullptr;
-    pause_.reset();
+    pause_->cancel();
   }
   void want(const Labels& labels);
 
@@ -40,14 +41,13 @@ class NodeLabels {
   void go();
   [[nodiscard]] bool shown() const;
 
-  host::EventLoop& loop_;
   std::function<void(const Status&)> applied_;
   ports::KubeApi* kube_ = nullptr;
   std::optional<Labels> wanted_;
   std::optional<Labels> sent_;  // last applied, or under way; nothing: has to be sent
   bool under_way_ = false;
   std::optional<ports::NodeObject> node_;
-  host::EventLoop::Token pause_;
+  std::unique_ptr<ports::Timer> pause_;
 };
 
 }  // namespace gpuslice::bin

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "ports/timers_for_test.h"
+
 namespace gpuslice::bin {
 namespace {
 
@@ -29,10 +31,10 @@ class NodeLabelsTest : public ::testing::Test {
   }
   const NodeLabels::Labels one{{"a", "1"}};
   const NodeLabels::Labels two{{"a", "2"}};
-  std::unique_ptr<host::EventLoop> loop = std::move(*host::EventLoop::create());
+  ports::TimersForTest timers;
   int told = 0;
   Api api;
-  NodeLabels labels{*loop, [this](const Status&) { ++told; }};
+  NodeLabels labels{timers, [this](const Status&) { ++told; }};
 };
 
 TEST_F(NodeLabelsTest, WaitsForTheNodeAndSendsTheNewestOnly) {
@@ -71,6 +73,18 @@ TEST_F(NodeLabelsTest, AFailureIsToldAndWaited) {
   EXPECT_EQ(api.applied.size(), 1U);
   labels.on_node(node("u", {}));  // news of the node: tried again
   EXPECT_EQ(api.applied.size(), 2U);
+}
+
+TEST_F(NodeLabelsTest, ALabelThatIsTakenLongAfterAQuietPauseIsSetAgain) {
+  labels.on_node(node("u", {}));
+  labels.want(one);
+  labels.on_labels_applied({});
+  labels.on_node(node("u", {}));   // news older than our change: a pause begins
+  labels.on_node(node("u", one));  // and there it is
+  timers.pass(2 * kLabelsPause);
+  labels.on_node(node("u", two));  // somebody takes it
+  timers.pass(2 * kLabelsPause);
+  EXPECT_EQ(api.applied, (std::vector{one, one}));
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ void NodePatches::on_node(const std::optional<ports::NodeObject>& node) {
   uid_ = uid;
   labels_.shown = node ? node->labels : std::map<std::string, std::string>();
   annotations_.shown = node ? node->annotations : std::map<std::string, std::string>();
-  if (!pause_.active()) go();
+  if (!pause_->active()) go();
 }
 
 void NodePatches::go() {
@@ -48,7 +48,7 @@ void NodePatches::go() {
   labels_.drop_what_is_there();
   annotations_.drop_what_is_there();
   if (labels_.wanted.empty() && annotations_.wanted.empty()) return;
-  pause_.reset();
+  pause_->cancel();
   under_way_ = true;
   sent_to_ = uid_;
   labels_.sent = std::exchange(labels_.wanted, {});
@@ -69,7 +69,7 @@ void NodePatches::on_patched(const Status& status) {
             fmt::format("labels and annotations of the node: {}; they are set again in {} s",
                         status.error().message,
                         std::chrono::duration_cast<std::chrono::seconds>(kPatchPause).count()));
-  pause_ = loop_.after(kPatchPause, [this] { go(); });
+  pause_->after(kPatchPause, [this] { go(); });
 }
 
 }  // namespace gpuslice::bin

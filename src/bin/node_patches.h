@@ -7,13 +7,14 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/log.h"
-#include "host/event_loop.h"
 #include "ports/kube.h"
+#include "ports/timers.h"
 
 namespace gpuslice::bin {
 
@@ -24,13 +25,13 @@ class NodePatches {
  public:
   using Values = std::map<std::string, std::optional<std::string>>;  // nothing: without the key
 
-  NodePatches(host::EventLoop& loop, Log& log) : loop_(loop), log_(log) {}
+  NodePatches(ports::Timers& timers, Log& log) : log_(log), pause_(timers.timer()) {}
 
   // `kube` is asked until end().
   void begin(ports::KubeApi& kube) { kube_ = &kube; }
   void end() {
     kube_ = nullptr;
-    pause_.reset();
+    pause_->cancel();
   }
   void want(const Values& labels, const Values& annotations);
   // What others have made of these labels is not left alone: what is wanted next is written.
@@ -56,7 +57,6 @@ class NodePatches {
   };
   void go();
 
-  host::EventLoop& loop_;
   Log& log_;
   ports::KubeApi* kube_ = nullptr;
   std::string uid_;  // of the node that was seen; "" for none
@@ -64,7 +64,7 @@ class NodePatches {
   Kind annotations_;
   bool under_way_ = false;
   std::string sent_to_;  // the uid
-  host::EventLoop::Token pause_;
+  std::unique_ptr<ports::Timer> pause_;
 };
 
 }  // namespace gpuslice::bin

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "host/loop_timers.h"
 #include "host/signals.h"
 
 namespace gpuslice::host {
@@ -52,6 +53,27 @@ TEST(EventLoop, ATimerMayReplaceItselfAndCancelOthers) {
   self = loop->at(EventLoop::now() - std::chrono::seconds(1), again);
   loop->run();
   EXPECT_EQ(turns, 3);
+}
+
+TEST(LoopTimers, ATimerIsActiveUntilItsCallAndMaySetItselfAnew) {
+  const auto loop = make_loop();
+  LoopTimers timers(*loop);
+  const auto timer = timers.timer();
+  int turns = 0;
+  const std::function<void()> again = [&] {
+    EXPECT_FALSE(timer->active());
+    if (++turns == 1) return timer->after(std::chrono::milliseconds(1), again);
+    loop->stop();
+  };
+  EXPECT_FALSE(timer->active());
+  timer->after(std::chrono::milliseconds(1), again);
+  EXPECT_TRUE(timer->active());
+  loop->run();
+  EXPECT_EQ(turns, 2);
+  EXPECT_FALSE(timer->active());
+  timer->after(std::chrono::milliseconds(1), again);
+  timer->cancel();
+  EXPECT_FALSE(timer->active());
 }
 
 TEST(EventLoop, PostsFromManyThreadsAllRunOnTheLoop) {

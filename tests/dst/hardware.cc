@@ -53,6 +53,7 @@ Hardware::Hardware(Random& random) {
 }
 
 std::optional<Error> Hardware::before(std::string_view call) {
+  if (away_) return Error{Code::kUnavailable, "NVIDIA driver: not loaded", {}};
   if (!in_change_) return std::nullopt;
   count_call();
   if (failing_changes_ == 0 || !changes_something(call)) return std::nullopt;
@@ -64,7 +65,7 @@ std::optional<Error> Hardware::before(std::string_view call) {
 
 void Hardware::count_call() {
   if (!in_change_ || dies_in_ < 0) return;
-  if (dies_in_-- == 0) throw Died{};
+  if (dies_in_-- == 0) throw Died{Fault::kKilledInChange};
 }
 
 Result<ports::Inventory> Hardware::inventory() {

@@ -15,6 +15,7 @@
 
 #include "agent/mig_runner.h"
 #include "base/random.h"
+#include "fault.h"
 #include "ports/driver.h"
 #include "sim/mig.h"
 #include "sim/nvml_port.h"
@@ -22,8 +23,10 @@
 
 namespace gpuslice::dst {
 
-// The agent has died inside a change of MIG.
-struct Died {};
+// The agent has died at a call of a port.
+struct Died {
+  Fault how;
+};
 
 class Hardware final : public ports::Locks, public ports::Pause {
  public:
@@ -57,6 +60,8 @@ class Hardware final : public ports::Locks, public ports::Pause {
   // Another program makes or destroys an instance that nobody uses. The UUIDs that are gone.
   [[nodiscard]] bool foreign_change(Random& random);
   void fail_changes(int calls) { failing_changes_ = calls; }
+  // No driver is loaded: every question says so.
+  void set_away(bool away) { away_ = away; }
   // The agent dies at this call of NVML inside a change, counted from now.
   void die_in_change(int calls) { dies_in_ = calls; }
   [[nodiscard]] bool about_to_die() const { return dies_in_ >= 0; }
@@ -88,6 +93,7 @@ class Hardware final : public ports::Locks, public ports::Pause {
   bool in_change_ = false;
   int dies_in_ = -1;
   int failing_changes_ = 0;
+  bool away_ = false;
   int32_t next_pid_ = 5000;
 };
 

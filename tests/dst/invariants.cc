@@ -8,6 +8,7 @@
 #include "config/mig_parted.h"
 #include "mig/holders.h"
 #include "mig/label.h"
+#include "places.h"
 
 namespace gpuslice::dst {
 namespace {
@@ -169,11 +170,44 @@ std::string trusted_too_early(NodeModel& node) {
   return "";
 }
 
+// 11. A configuration counts only when the Node's label chose its file, in this life of the agent
+// or at its start; before the first sight of the Node the last good one alone.
+std::string unasked_config(NodeModel& node) {
+  if (node.api() == nullptr || !node.agent_alive()) return "";
+  const std::string& from = node.agent()->status()->config_from;
+  if (from.empty() || from == kLastGood || node.chosen_files().contains(from)) return "";
+  return fmt::format("{} is in force, and the Node's label never chose it", from);
+}
+
+// 12. For one wish each device is withdrawn at most once.
+std::string withdrawn_twice(NodeModel& node) { return node.withdrawals().twice(); }
+
+// 13. In the end the Node says what is: the state of MIG, the labels of what is served and no
+// others of ours, and no pause that a crashed MIG manager left.
+std::string node_in_the_end(NodeModel& node) {
+  if (node.api() == nullptr) return "";
+  const ApiServer& api = *node.api();
+  const std::string state = api.label(std::string(bin::kMigStateLabel));
+  if (state != node.mig_status().state)
+    return fmt::format("the Node says MIG is \"{}\", and it is \"{}\"", state,
+                       node.mig_status().state);
+  for (const auto& [key, value] : node.labels_wanted())
+    if (api.label(key) != value)
+      return fmt::format("the Node's label {} is \"{}\", not \"{}\"", key, api.label(key), value);
+  for (const std::string& key : api.owned())
+    if (!node.labels_wanted().contains(key))
+      return fmt::format("the Node still has the agent's label {}", key);
+  if (const auto paused = bin::paused_labels(api.labels()); !paused.empty())
+    return fmt::format("the Node's label {} is still paused", paused.front());
+  return "";
+}
+
 }  // namespace
 
 std::string broken_now(NodeModel& node) {
-  for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown,
-                           instance_lost, pending_for_ever, trusted_too_early})
+  for (const auto check :
+       {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown, instance_lost,
+        pending_for_ever, trusted_too_early, unasked_config, withdrawn_twice})
     if (std::string fault = check(node); !fault.empty()) return fault;
   return "";
 }
@@ -188,6 +222,7 @@ std::string broken_in_the_end(NodeModel& node) {
   const auto effective = config::merge({}, file.config, "f");
   if (!effective) return "the last good configuration is none: " + effective.error().message;
   if (std::string layout = layout_in_the_end(node); !layout.empty()) return layout;
+  if (std::string said = node_in_the_end(node); !said.empty()) return said;
   agent::Hardware hardware;
   hardware.gpus = node.visible_gpus();
   for (const auto& [uuid, why] : node.agent()->status()->unhealthy)

@@ -1,8 +1,12 @@
 #pragma once
 
-// A whole node on virtual time: simulated hardware (hardware.h), files, a kubelet with pods, and
-// the real agent on its ports. One thread, one queue of events, one seeded source of chance: the
-// same seed gives the same run, byte for byte.
+// A whole node on virtual time: simulated hardware (hardware.h), files, a kubelet with pods, on
+// most nodes an API server (api_server.h), and the real agent on its ports. One thread, one queue
+// of events, one seeded source of chance: the same seed gives the same run, byte for byte.
+//
+// node_model.cc has time and the agent's life, node_files.cc the disk, node_wishes.cc what people
+// want of the node, node_driver.cc the worker of NVML, node_kubelet.cc kubelet and pods,
+// node_faults.cc what is done to it all.
 
 #include <array>
 #include <cstdint>
@@ -13,42 +17,23 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "agent/agent.h"
+#include "agent/config_choice.h"
+#include "api_server.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "bin/api_node.h"
+#include "fault.h"
 #include "hardware.h"
+#include "kube/node_kube.h"
 #include "mig/change.h"
+#include "timeline.h"
+#include "withdrawals.h"
 
 namespace gpuslice::dst {
-
-// What is done to the node on purpose. Each is counted.
-enum class Fault : uint8_t {
-  kBadEdit,
-  kKubeletRestart,
-  kFolderWiped,
-  kOurSocketRemoved,
-  kStreamDrop,
-  kRegistrationRefused,
-  kGpuLost,
-  kGpuRestored,
-  kDriverSlow,
-  kDriverFails,
-  kDriverAway,
-  kAgentKilled,
-  kReboot,
-  kDiskFull,
-  kPodsUnknown,
-  kClockJump,
-  kBadMigEdit,
-  kMigCallsFail,
-  kKilledInChange,
-  kForeignChange,
-  kXid,
-};
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kXid) + 1;
-[[nodiscard]] std::string_view fault_name(Fault fault);
 
 struct Pod {
   uint64_t number = 0;
@@ -92,6 +77,8 @@ class NodeModel final : public ports::HostFiles,
                         public ports::MigStatusBoard,
                         public agent::MigRunner {
  public:
+  using Lists = Withdrawals::Lists;
+
   explicit NodeModel(uint64_t seed, bool keep_trace);
   ~NodeModel() override;
   NodeModel(const NodeModel&) = delete;
@@ -105,10 +92,7 @@ class NodeModel final : public ports::HostFiles,
 
   // For the invariants.
   [[nodiscard]] const std::map<std::string, KubeletView>& views() const { return views_; }
-  [[nodiscard]] const std::map<std::string, std::shared_ptr<const ports::DeviceList>>& published()
-      const {
-    return published_;
-  }
+  [[nodiscard]] const Lists& published() const { return published_; }
   [[nodiscard]] const std::vector<Pod>& pods() const { return pods_; }
   [[nodiscard]] Hardware& hardware() { return hardware_; }
   // Devices that are there, or were when the agent last saw the hardware.
@@ -118,18 +102,17 @@ class NodeModel final : public ports::HostFiles,
     return taken_.contains(uuid);
   }
   [[nodiscard]] const std::string& last_good_mig() const { return good_mig_; }
-  [[nodiscard]] const std::string& mig_label() const { return mig_label_; }
+  [[nodiscard]] std::string mig_label() const;
   [[nodiscard]] const ports::MigStatus& mig_status() const { return mig_status_; }
   // How long the present state of MIG has been shown.
-  [[nodiscard]] Duration mig_state_age() const { return now_ - mig_status_at_; }
-  [[nodiscard]] uint64_t mig_changes() const { return mig_changes_; }
+  [[nodiscard]] Duration mig_state_age() const { return now() - mig_status_at_; }
   [[nodiscard]] bool agent_alive() const { return agent_ != nullptr; }
   [[nodiscard]] const agent::Agent* agent() const { return agent_.get(); }
   [[nodiscard]] bool pods_known_since_start() const { return pods_known_; }
   // A GPU that no agent of this boot could write down: if it is lost at a start, nobody can know
   // its UUID.
   [[nodiscard]] bool unknowable(const std::string& uuid) const;
-  [[nodiscard]] const std::string& last_good_text() const { return good_text_; }
+  [[nodiscard]] std::string last_good_text() const;
   // By UUID of a GPU (then all of its MIG devices as well) or of a MIG device.
   [[nodiscard]] const std::map<std::string, Struck>& struck() {
     heal_struck();
@@ -139,12 +122,18 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] bool was_struck(const std::string& uuid) const {
     return ever_struck_.contains(uuid);
   }
-  [[nodiscard]] size_t queue_size() const { return queue_.size(); }
+  [[nodiscard]] const Withdrawals& withdrawals() const { return withdrawals_; }
+  // Null on a node without an API server.
+  [[nodiscard]] const ApiServer* api() const { return with_api_ ? &api_ : nullptr; }
+  // Files that the Node's label has chosen in this life of the agent, or at its start.
+  [[nodiscard]] const std::set<std::string>& chosen_files() const { return chosen_; }
+  // What the agent last wanted the Node to say of what it serves.
+  [[nodiscard]] const agent::Labels& labels_wanted() const { return labels_wanted_; }
+  [[nodiscard]] size_t queue_size() const { return time_.size(); }
   [[nodiscard]] size_t files_count() const { return files_.size(); }
   [[nodiscard]] std::vector<ports::Gpu> visible_gpus() { return hardware_.gpus(); }
   [[nodiscard]] const std::array<uint64_t, kFaults>& strikes() const { return strikes_; }
   [[nodiscard]] Trace& trace() { return trace_; }
-  [[nodiscard]] uint64_t events() const { return events_; }
 
   // Ports.
   [[nodiscard]] Result<std::string> read(const std::string& path, size_t most) override;
@@ -154,9 +143,9 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] bool exists(const std::string& path) override;
   [[nodiscard]] Status remove(const std::string& path, bool durable) override;
   [[nodiscard]] Result<std::vector<std::string>> list(const std::string& folder) override;
-  [[nodiscard]] MonotonicTime now() const override { return now_; }
+  [[nodiscard]] MonotonicTime now() const override { return time_.now(); }
   [[nodiscard]] WallTime wall() const override {
-    return WallTime(now_.time_since_epoch() + wall_offset_);
+    return WallTime(now().time_since_epoch() + wall_offset_);
   }
   void ask_inventory() override;
   [[nodiscard]] Status serve(const std::string& resource, ports::PluginService& service,
@@ -180,68 +169,110 @@ class NodeModel final : public ports::HostFiles,
     ports::PluginService* service = nullptr;
     bool socket = true;
   };
-  using Task = std::function<void()>;
+  using Task = Timeline::Task;
   // A question to the driver: asked when its turn comes, answered some time later.
   using Question = std::function<Task()>;
 
+  // Time and life.
   void strike(Fault fault);
-  void after(Duration d, Task task);            // of the world
+  void note(std::string_view text);
   void after_for_agent(Duration d, Task task);  // dropped when this agent's life ends
   void run_until(MonotonicTime end);
   void run_agent();
   void start_agent();
+  void begin_api(agent::AgentOptions& options);
   void kill_agent();
+  void start_later(Duration d);
+  // The agent may die in it, at a call of a port.
+  void guarded(const std::function<void()>& work);
+  void port_call();
+  void reboot(bool power_cut);
+
+  // Disk.
+  void put(const std::string& path, const std::string& text);  // by hand, durable
+  void lose_unwritten();
+
+  // Wishes.
+  void first_wishes();
+  void wish();  // of any kind
+  void edit_config(bool good);
+  void edit_mig(bool good);
+  void two_wishes();
+  void take_back_a_wish();
+  [[nodiscard]] std::string some_label();
+  void set_label(const std::string& label);
+  void choose_key(const std::string& key);
+  void key_counts();
+  void unknown_key();
+  void remove_key();
+  void set_config(const std::string& path, const std::string& text);
+  void config_changed();
+  void mig_files_changed();
+  void wish_changed() { withdrawals_.begin(); }
+  [[nodiscard]] std::string key_path() const;  // of the key that the label chooses
+
+  // Driver.
   void ask_driver(Question question);
   void next_question();
   [[nodiscard]] Task in_change(const std::function<Task()>& work);
   [[nodiscard]] mig::Ports change_ports();
   [[nodiscard]] mig::Options change_options();
-  void edit_config(bool good);
-  void edit_mig(bool good);
-  void set_label();
+  void done(const mig::Report& report);
   void after_foreign();
-  void set_config(const std::string& text);
-  void pod_comes();
-  void pod_ends();
-  void deliver(const std::string& resource);
-  void drop_stream(const std::string& resource);
-  void note(std::string_view text);
-  void fault_event(uint64_t which);
   void xid();
   void heal_struck();
   void forget_unwritten_marks();
 
+  // Kubelet.
+  void pod_comes();
+  void pod_ends();
+  void deliver(const std::string& resource);
+  void drop_stream(const std::string& resource);
+  void folder_changed();
+  [[nodiscard]] std::string some_resource();
+
+  // Faults.
+  void fault_event(Fault fault);
+  void kubelet_fault(Fault fault);
+  void driver_fault(Fault fault);
+  void api_fault(Fault fault);
+  void machine_fault(Fault fault);
+
   Random random_;
   Trace trace_;
-  MonotonicTime now_{std::chrono::seconds(1000)};
+  Timeline time_;
   Duration wall_offset_ = std::chrono::hours(500'000);
-  std::multimap<MonotonicTime, Task> queue_;
   MonotonicTime agent_wakes_ = MonotonicTime::max();
 
   // Hardware.
   Hardware hardware_;
   std::deque<Question> questions_;
   bool driver_busy_ = false;
+  bool events_paused_ = false;  // of the driver, from a switch of modes on to its answer
   std::unique_ptr<mig::Change> change_;
   std::set<std::string> seen_uuids_;  // by the agent's last look
   std::set<std::string> taken_;
   std::map<std::string, Struck> struck_;
   std::set<std::string> ever_struck_;
-  bool driver_away_ = false;
   int driver_fails_ = 0;
   Duration driver_latency_ = std::chrono::milliseconds(5);
 
   // Files.
   std::map<std::string, std::string> files_;
-  bool disk_full_ = false;
+  std::map<std::string, std::optional<std::string>> unwritten_;  // what a power cut may bring back
+  std::string full_;  // no room below this path; "" where there is
   uint64_t boot_ = 1;
-  std::string good_text_;
+
+  // What is wanted.
+  const bool with_api_;
+  std::map<std::string, std::string> good_texts_;  // the newest good text of each file
   std::string good_mig_;
-  std::string mig_label_;
   uint32_t mig_variant_ = 0;
   ports::MigStatus mig_status_;
   MonotonicTime mig_status_at_{};
-  uint64_t mig_changes_ = 0;
+  std::set<std::string> chosen_;
+  Withdrawals withdrawals_;
+  ApiServer api_;
 
   // Kubelet.
   uint64_t kubelet_life_ = 1;
@@ -249,20 +280,26 @@ class NodeModel final : public ports::HostFiles,
   int refuse_ = 0;
   int pods_unknown_ = 0;
   std::map<std::string, Served> served_;
-  std::map<std::string, std::shared_ptr<const ports::DeviceList>> published_;
+  Lists published_;
   std::map<std::string, KubeletView> views_;
   uint64_t turns_ = 0;
   std::map<std::string, uint64_t> asked_;  // by resource: the last registration that was asked for
   std::vector<Pod> pods_;
   uint64_t next_pod_ = 1;
 
+  // The agent, with what bin/ puts around it.
   Log log_;
   uint64_t agent_life_ = 0;
   bool killing_ = false;
+  int dies_in_calls_ = -1;  // of ports
+  Fault dies_by_ = Fault::kKilledBetweenCalls;
   bool pods_known_ = false;
+  agent::Labels labels_wanted_;
+  std::unique_ptr<agent::ConfigChoice> choice_;
+  std::unique_ptr<bin::ApiNode> api_node_;
   std::unique_ptr<agent::Agent> agent_;
+  std::unique_ptr<kube::NodeKube> kube_;
   std::array<uint64_t, kFaults> strikes_{};
-  uint64_t events_ = 0;
 };
 
 }  // namespace gpuslice::dst

@@ -157,23 +157,9 @@ void PartitionNode::check(std::vector<agent::MigTask> tasks) {
   asked.push_back("check");
   ask("check", [this, tasks = std::move(tasks)] {
     std::vector<agent::MigChecked> checked;
-    for (const agent::MigTask& task : tasks) {
-      agent::MigChecked& one = checked.emplace_back();
-      one.gpu = task.gpu;
-      const auto state = mig::read_state(*node.nvml, task.gpu);
-      if (!state) {
-        one.refused = state.error();
-        continue;
-      }
-      const mig::Decision decision = mig::decide(*state, task.wish, holders_of(*state));
-      if (decision.refusal) {
-        one.refused = decision.refusal->error;
-        one.holders = decision.refusal->holders;
-        one.going = mig::devices_that_would_go(*state, task.wish);
-      } else {
-        one.as_wanted = decision.plan->nothing_to_do();
-      }
-    }
+    const auto holders = [this](const mig::GpuState& state) { return holders_of(state); };
+    for (const agent::MigTask& task : tasks)
+      checked.push_back(mig::check(*node.nvml, holders, task.gpu, task.wish));
     partition_->on_mig_checked(checked);
   });
 }

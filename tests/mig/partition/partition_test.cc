@@ -223,6 +223,18 @@ TEST_F(PartitionTest, ALabelTakenAwayWhileItIsMadeStopsAfterThatGpu) {
 
 // --- a driver that hangs, at each place where it may
 
+TEST_F(PartitionTest, ALabelTakenAwayWhileTheAgentWasDownIsShownAsNothing) {
+  agent.start();
+  agent.label("small");
+  ASSERT_EQ(state(), "success");
+  agent.shown.clear();
+  agent.start();
+  agent.label(std::nullopt);
+  ASSERT_FALSE(agent.shown.empty()) << "the Node would say success for ever";
+  EXPECT_EQ(agent.shown.back().state, "");
+  EXPECT_EQ(agent.shown.back().label, "");
+}
+
 TEST_F(PartitionTest, NothingIsPendingForEverWhereverItHangs) {
   for (const std::string at :
        {"first look", "recover", "check", "prepare", "withdrawal", "execute", "look"}) {

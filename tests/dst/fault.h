@@ -1,0 +1,52 @@
+#pragma once
+
+// What is done to a node on purpose. Each is counted when it strikes, not when it is prepared.
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace gpuslice::dst {
+
+enum class Fault : uint8_t {
+  kBadEdit,
+  kKubeletRestart,
+  kFolderWiped,
+  kOurSocketRemoved,
+  kStreamDrop,
+  kRegistrationRefused,
+  kGpuLost,
+  kGpuRestored,
+  kDriverSlow,
+  kDriverFails,
+  kDriverAway,
+  kAgentKilled,
+  kReboot,
+  kDiskFull,
+  kPodsUnknown,
+  kClockJump,
+  kBadMigEdit,
+  kMigCallsFail,
+  kKilledInChange,
+  kForeignChange,
+  kXid,
+  kKilledBetweenCalls,  // of ports
+  kPowerCut,            // the same, and what was not written durably is gone
+  kTwoWishes,           // sharing and MIG in one instant
+  kWishTakenBack,       // half-way
+  kUnknownKey,          // the Node's label names a key that is not there
+  kKeyRemoved,          // from the ConfigMap, while it counts
+  kApiAway,
+  kApiSlow,
+  kApiBusy,        // 429, 500, 503
+  kWatchCut,       // anywhere in an answer
+  kWatchExpired,   // a client met 410
+  kPatchRefused,   // 403, 409, 422
+  kNodeReplaced,   // the Node was deleted, and made again under another uid
+  kLabelTaken,     // somebody else set a label of ours
+  kMigPausedLeft,  // a label that a crashed MIG manager left
+};
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kMigPausedLeft) + 1;
+[[nodiscard]] std::string_view fault_name(Fault fault);
+
+}  // namespace gpuslice::dst

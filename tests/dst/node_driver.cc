@@ -1,0 +1,237 @@
+// The worker of NVML: first in, first out, one question at a time.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "mig/check.h"
+#include "mig/holders.h"
+#include "node_model.h"
+#include "places.h"
+
+namespace gpuslice::dst {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+void NodeModel::ask_driver(Question question) {
+  port_call();
+  questions_.push_back(std::move(question));
+  if (!driver_busy_) next_question();
+}
+
+void NodeModel::next_question() {
+  driver_busy_ = !questions_.empty();
+  if (!driver_busy_) return;
+  after_for_agent(driver_latency_ + milliseconds(random_.below(20)), [this] {
+    const Question question = std::move(questions_.front());
+    questions_.pop_front();
+    Task answer = question();
+    after_for_agent(hardware_.waited(), [this, answer = std::move(answer)] {
+      answer();
+      next_question();
+    });
+  });
+}
+
+void NodeModel::ask_inventory() {
+  ask_driver([this]() -> Task {
+    if (driver_fails_ > 0) {
+      --driver_fails_;
+      return [this] {
+        agent_->on_inventory(fail(Code::kFailed, "nvmlDeviceGetCount_v2: Unknown Error (999)"));
+      };
+    }
+    return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()] {
+      if (inventory) seen_uuids_ = uuids;
+      agent_->on_inventory(inventory);
+    };
+  });
+}
+
+// --- changes of MIG
+// -------------------------------------------------------------------------------------------------
+
+mig::Ports NodeModel::change_ports() {
+  sim::WorldNvml& nvml = hardware_.nvml();
+  return {nvml, nvml, nvml, *this, hardware_, *this, hardware_};
+}
+
+mig::Options NodeModel::change_options() {
+  mig::Options options;
+  options.journal_folder = std::string(kState) + "/mig";
+  options.lock_folder = "/run/gpuslice/mig";
+  // As bin/holders.cc asks.
+  options.holders = [this](const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
+    if (!kubelet_up_ || pods_unknown_ > 0)
+      return fail(Code::kUnavailable, "which pods hold devices cannot be asked");
+    std::vector<ports::PodDevices> pods;
+    for (const Pod& pod : pods_)
+      pods.push_back({"default", fmt::format("pod-{}", pod.number), "main", pod.resource, pod.ids});
+    std::vector<std::string> unlisted;
+    const std::vector<agent::LedgerEntry> entries = agent_->ledger();
+    const Duration grace = agent::AgentOptions{}.allocation_grace;
+    for (const agent::LedgerEntry& entry : entries)
+      if (agent::may_be_unlisted(entry, now(), grace)) unlisted.push_back(entry.id);
+    return mig::merged(mig::process_holders(state),
+                       {mig::pod_holders(state, pods), mig::ledger_holders(state, unlisted)});
+  };
+  return options;
+}
+
+NodeModel::Task NodeModel::in_change(const std::function<Task()>& work) {
+  hardware_.in_change(true);
+  Task answer = work();
+  hardware_.in_change(false);
+  return answer;
+}
+
+void NodeModel::recover(std::vector<std::string> gpus) {
+  ask_driver([this, gpus = std::move(gpus)]() -> Task {
+    return in_change([&]() -> Task {
+      events_paused_ = true;
+      const auto reports = mig::recover_all(change_ports(), change_options(), gpus);
+      withdrawals_.excuse();
+      return [this, reports] {
+        events_paused_ = false;
+        agent_->on_mig_recovered(reports);
+      };
+    });
+  });
+}
+
+void NodeModel::check(std::vector<agent::MigTask> tasks) {
+  ask_driver([this, tasks = std::move(tasks)]() -> Task {
+    std::vector<agent::MigChecked> checked;
+    for (const agent::MigTask& task : tasks)
+      checked.push_back(
+          mig::check(hardware_.nvml(), change_options().holders, task.gpu, task.wish));
+    return [this, checked] { agent_->on_mig_checked(checked); };
+  });
+}
+
+void NodeModel::prepare(agent::MigTask task) {
+  ask_driver([this, task = std::move(task)]() -> Task {
+    return in_change([&]() -> Task {
+      agent::MigPrepared prepared;
+      change_ = std::make_unique<mig::Change>(change_ports(), change_options(), task.gpu);
+      prepared.ready = change_->prepare(task.wish);
+      if (prepared.ready) {
+        prepared.going = change_->devices_that_go();
+      } else {
+        prepared.report = change_->report();
+        done(prepared.report);
+      }
+      return [this, prepared] { agent_->on_mig_prepared(prepared); };
+    });
+  });
+}
+
+// What failed is tried again, and may take the same away again.
+void NodeModel::done(const mig::Report& report) {
+  change_.reset();
+  if (report.end != mig::End::kDone && report.end != mig::End::kAlready) withdrawals_.excuse();
+}
+
+void NodeModel::execute() {
+  ask_driver([this]() -> Task {
+    return in_change([&]() -> Task {
+      events_paused_ = change_->report().plan.mode_changes;
+      change_->execute();
+      const mig::Report report = change_->report();
+      done(report);
+      return [this, report] {
+        events_paused_ = false;
+        agent_->on_mig_done(report);
+      };
+    });
+  });
+}
+
+void NodeModel::abandon() {
+  ask_driver([this]() -> Task {
+    return in_change([&]() -> Task {
+      change_->abandon();
+      const mig::Report report = change_->report();
+      done(report);
+      return [this, report] { agent_->on_mig_done(report); };
+    });
+  });
+}
+
+void NodeModel::show(const ports::MigStatus& status) {
+  port_call();
+  if (status.state != mig_status_.state || status.request != mig_status_.request)
+    mig_status_at_ = now();
+  mig_status_ = status;
+  note(fmt::format("MIG {} {}", status.label, status.state));
+  if (api_node_) api_node_->mig_board()->show(status);
+}
+
+// --- what the hardware does
+// -----------------------------------------------------------------------------------------
+
+bool NodeModel::may_be_offered(const std::string& uuid) {
+  return seen_uuids_.contains(uuid) || hardware_.uuids().contains(uuid);
+}
+
+// What others took away from pods is no fault of the agent's.
+void NodeModel::after_foreign() {
+  const std::set<std::string> there = hardware_.uuids();
+  for (const Pod& pod : pods_)
+    for (const auto& [uuid, generation] : pod.generations)
+      if (!there.contains(uuid) || hardware_.generation(uuid) != generation) taken_.insert(uuid);
+  withdrawals_.excuse();
+}
+
+// Told to an agent that is there; nobody hears it otherwise.
+void NodeModel::xid() {
+  if (!agent_) return;
+  const std::vector<ports::Gpu> gpus = hardware_.gpus();
+  const ports::Gpu& gpu = gpus[random_.below(gpus.size())];
+  ports::GpuEvent event;
+  event.gpu = gpu.uuid;
+  constexpr uint64_t kXids[] = {13, 31, 109, 48, 79, 94, 95, 999};
+  event.xid = kXids[random_.below(std::size(kXids))];
+  std::vector<std::string> marked = {gpu.uuid};
+  if (!gpu.mig_devices.empty() && random_.chance(2, 3)) {
+    const ports::MigDevice& device = gpu.mig_devices[random_.below(gpu.mig_devices.size())];
+    event.gi = device.gi;
+    if (random_.chance(2, 3)) event.ci = device.ci;
+    marked.clear();
+    for (const ports::MigDevice& one : gpu.mig_devices)
+      if (one.gi == device.gi && (!event.ci || one.ci == device.ci)) marked.push_back(one.uuid);
+  }
+  strike(Fault::kXid);
+  after_for_agent(milliseconds(1 + random_.below(50)), [this, event, marked] {
+    // The driver is let go while a mode is switched, and what it had to say is gone with it.
+    if (events_paused_) return;
+    agent_->on_gpu_event(event);
+    if (event.xid == 13 || event.xid == 31 || event.xid == 109) return;
+    for (const std::string& uuid : marked) {
+      ever_struck_.insert(uuid);
+      struck_.try_emplace(uuid, event.gpu, hardware_.making(uuid), now() + seconds(2));
+    }
+  });
+}
+
+// May be healthy again: what was destroyed, also to be made anew; a GPU that was reset, and all of
+// one that was lost.
+void NodeModel::heal_struck() {
+  std::erase_if(struck_, [&](const auto& one) {
+    return hardware_.lost(one.second.gpu) || hardware_.making(one.first) != one.second.making;
+  });
+}
+
+// A full disk keeps from the next life of the agent what this one knew.
+void NodeModel::forget_unwritten_marks() {
+  if (struck_.empty()) return;
+  const auto file = files_.find(std::string(kLedger) + ".health");
+  std::map<std::string, std::string> known;
+  if (file != files_.end())
+    if (const auto marks = agent::parse_health(file->second, *boot_id()))
+      known = agent::reasons_of(*marks, hardware_.gpus());
+  std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
+}
+
+}  // namespace gpuslice::dst

@@ -1,0 +1,25 @@
+#include "withdrawals.h"
+
+#include <fmt/format.h>
+
+#include <set>
+#include <string_view>
+
+namespace gpuslice::dst {
+
+void Withdrawals::look(const Lists& lists) {
+  for (const auto& [resource, before] : last_) {
+    const auto after = lists.find(resource);
+    if (after != lists.end() && after->second == before) continue;
+    std::set<std::string_view> there;
+    if (after != lists.end())
+      for (const ports::Device& device : after->second->devices) there.insert(device.id);
+    for (const ports::Device& device : before->devices)
+      if (!there.contains(device.id) && ++gone_[{resource, device.id}] > allowed_ && twice_.empty())
+        twice_ = fmt::format("{} of {} was withdrawn {} times for one wish", device.id, resource,
+                             gone_[{resource, device.id}]);
+  }
+  last_ = lists;
+}
+
+}  // namespace gpuslice::dst
