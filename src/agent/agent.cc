@@ -261,17 +261,17 @@ void Agent::judge_config() {
   // Whether it holds on this node cannot be said before the first sight of the hardware, and
   // nothing could be served either.
   if (!config_.candidate() || !driver_seen_) return;
-  auto table = make_device_table(hardware_, *config_.candidate(), desk_.held());
-  if (table) {
+  Status fits = check_device_table(hardware_, *config_.candidate(), desk_.held());
+  if (fits) {
     // MIG comes and goes: it must hold on the whole GPUs as well.
     Hardware whole = hardware_;
     for (ports::Gpu& gpu : whole.gpus) gpu.mig.reset();
-    table = make_device_table(whole, *config_.candidate(), {});
+    fits = check_device_table(whole, *config_.candidate(), {});
   }
-  if (table)
+  if (fits)
     config_.accept();
   else
-    config_.refuse(table.error());
+    config_.refuse(fits.error());
   tables_dirty_ = labels_dirty_ = true;
 }
 
@@ -324,7 +324,7 @@ MonotonicTime Agent::step_registrations(MonotonicTime now) {
 
 bool Agent::releases_awaited() const {
   // A resource that shows ids beyond what the configuration asks for waits for pods to end.
-  if (!config_.in_force()) return false;
+  if (!config_.in_force() || desk_.held().empty()) return false;
   const auto wanted = make_device_table(hardware_, *config_.in_force(), {}, Oversize::kCut);
   if (!wanted) return false;
   for (const auto& [name, table] : tables_.resources) {

@@ -342,20 +342,13 @@ std::optional<Excess> excess(const std::string& name, const Building& building) 
       most};
 }
 
-}  // namespace
-
-const OfferedDevice* ResourceTable::find(const std::string& id) const {
-  const auto it = by_id.find(id);
-  return it == by_id.end() ? nullptr : &devices[it->second];
-}
-
-Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
-                                      const HeldIds& held, Oversize oversize) {
-  DeviceTable table;
-  Bases all(hardware, config.text(Flag::kMigStrategy), table.warnings);
+// What each resource is to offer, before any id is written.
+std::map<std::string, Building> wished_of(const Hardware& hardware, const Effective& config,
+                                          const HeldIds& held, std::vector<std::string>& warnings) {
+  Bases all(hardware, config.text(Flag::kMigStrategy), warnings);
   for (const ports::Gpu& gpu : hardware.gpus) all.add(gpu);
   const std::vector<BaseDevice>& bases = all.offered();
-  warn_of_unmatched(config, bases, table.warnings);
+  warn_of_unmatched(config, bases, warnings);
 
   // Whole GPU and MIG devices are two faces of one: while a pod holds the one, the other is not
   // given out (the strategy was changed meanwhile).
@@ -397,20 +390,43 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
       building.wishes.push_back({building.bases.size() - 1, 0});
     }
   }
+  for (auto& [name, building] : by_name)
+    for (BaseDevice& base : building.bases) base.withheld = is_withheld(base);
+  std::erase_if(by_name, [](const auto& one) { return one.second.wishes.empty(); });
+  return by_name;
+}
+
+}  // namespace
+
+const OfferedDevice* ResourceTable::find(const std::string& id) const {
+  const auto it = by_id.find(id);
+  return it == by_id.end() ? nullptr : &devices[it->second];
+}
+
+Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
+                                      const HeldIds& held, Oversize oversize) {
+  DeviceTable table;
+  auto by_name = wished_of(hardware, config, held, table.warnings);
   const bool fail_greater =
       config.time_slicing && config.time_slicing->fail_requests_greater_than_one;
   for (auto& [name, building] : by_name) {
-    if (building.wishes.empty()) continue;
     if (const auto over = excess(name, building)) {
       if (oversize == Oversize::kRefuse) return fail(Code::kInvalidConfig, "{}", over->text);
       table.warnings.push_back(over->text + ": these are offered");
       for (Wish& wish : building.wishes) wish.replicas = std::min(wish.replicas, over->most);
     }
-    for (BaseDevice& base : building.bases) base.withheld = is_withheld(base);
     table.resources[name] =
         finish(name, std::move(building), fail_greater, held, hardware.topology);
   }
   return table;
+}
+
+Status check_device_table(const Hardware& hardware, const Effective& config, const HeldIds& held) {
+  std::vector<std::string> warnings;
+  for (const auto& [name, building] : wished_of(hardware, config, held, warnings))
+    if (const auto over = excess(name, building))
+      return fail(Code::kInvalidConfig, "{}", over->text);
+  return {};
 }
 
 }  // namespace gpuslice::agent

@@ -12,6 +12,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -55,7 +56,8 @@ struct ResourceTable {
   std::vector<BaseDevice> bases;       // in the order of GPU and MIG indices
   std::vector<OfferedDevice> devices;  // sorted by id, as the list
   std::shared_ptr<const ports::DeviceList> list;
-  std::unordered_map<std::string, size_t> by_id;  // for look-ups only, never iterated
+  // Into `devices`, whose ids the keys are views of. For look-ups only, never iterated.
+  std::unordered_map<std::string_view, size_t> by_id;
   // Of the bases, where all are whole GPUs that are offered once each; else empty.
   Closeness closeness;
 
@@ -85,6 +87,9 @@ struct Hardware {
 // that do, or just so many, and a warning (the hardware has changed since the configuration was
 // accepted).
 enum class Oversize : uint8_t { kRefuse, kCut };
+// Only whether there is such a table: a tenth of the work.
+[[nodiscard]] Status check_device_table(const Hardware& hardware, const config::Effective& config,
+                                        const HeldIds& held);
 [[nodiscard]] Result<DeviceTable> make_device_table(const Hardware& hardware,
                                                     const config::Effective& config,
                                                     const HeldIds& held,
