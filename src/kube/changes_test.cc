@@ -213,6 +213,34 @@ TEST(EventBook, ALostAnswerCountsOnce) {
   EXPECT_TRUE(book.next(now + kEventPause)->body.contains(R"("count":2)"));
 }
 
+// A starting API server refuses everybody until it has read its roles.
+TEST(EventBook, ARightThatIsMissingIsAskedForSomeTimesAndNotForEver) {
+  EventBook book("n1", 1);
+  book.set_node_uid("u-1");
+  MonotonicTime now{seconds(100)};
+  const Status refused = fail(Code::kNoPermission, "forbidden");
+  ASSERT_TRUE(book.record(said("A"), now));
+  for (uint32_t i = 0; i + 1 < kMaxEventRefusals; ++i) {
+    ASSERT_TRUE(book.next(now)) << i;
+    EXPECT_EQ(book.done(refused, now), 0u);
+    EXPECT_FALSE(book.next(now)) << "not at once";
+    ASSERT_EQ(book.due(now), now + kEventPause);
+    now += kEventPause;
+  }
+  ASSERT_TRUE(book.next(now));
+  EXPECT_EQ(book.done({}, now), 1u);
+  // What is never allowed is dropped.
+  now += kEventPause;
+  ASSERT_TRUE(book.record(said("A"), now));
+  for (uint32_t i = 0; i < kMaxEventRefusals; ++i) {
+    ASSERT_TRUE(book.next(now)) << i;
+    EXPECT_EQ(book.done(refused, now), 0u);
+    now += kEventPause;
+  }
+  EXPECT_FALSE(book.next(now));
+  EXPECT_FALSE(book.due(now));
+}
+
 TEST(EventBook, ManyDifferentOnesAreHeldBackAndBounded) {
   EventBook book("n1", 1);
   book.set_node_uid("u");

@@ -123,12 +123,16 @@ uint64_t EventBook::done(const Status& status, MonotonicTime now) {
     if (creating_) entry.object.clear();
     const bool passes =
         status.error().code == Code::kUnavailable || status.error().code == Code::kTimeout;
+    if (passes) return 0;
+    if (status.error().code == Code::kNoPermission && ++entry.refused < kMaxEventRefusals) return 0;
     // No right, or nonsense: said again it is refused again.
-    if (!passes) entry.waiting -= sending_count_;
+    entry.refused = 0;
+    entry.waiting -= sending_count_;
     return 0;
   }
   entry.written += sending_count_;
   entry.waiting -= sending_count_;
+  entry.refused = 0;
   entry.touched = now;
   return sending_count_;
 }

@@ -27,6 +27,9 @@ inline constexpr Duration kEventPause = std::chrono::seconds(10);
 // New Event objects: so many at once, then one each kEventRefill. What is beyond waits, counting.
 inline constexpr int64_t kEventBurst = 25;
 inline constexpr Duration kEventRefill = std::chrono::seconds(30);
+// One that is refused for lack of a right is tried so often: a starting API server refuses
+// everybody until it has read its roles.
+inline constexpr uint32_t kMaxEventRefusals = 6;
 // The API server keeps an Event for an hour; one that was not touched for longer is created anew.
 inline constexpr Duration kEventLife = std::chrono::minutes(55);
 
@@ -58,6 +61,7 @@ class EventBook {
     std::string object;    // the Event's name; empty: not created
     uint64_t written = 0;  // the count in the API server
     uint64_t waiting = 0;  // said since
+    uint32_t refused = 0;  // for lack of a right, since it was written last
     MonotonicTime not_before{};
     MonotonicTime touched{};  // last written
     std::list<Key>::iterator age;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The agent on a simulated GPU node, against a real kubelet and API server: a line for each thing that is checked.
 
-usage: cluster_walk.py --programs DIR --bin build/release/bin [--only walk|client] [--keep-logs DIR] [--stay]
+usage: cluster_walk.py --programs DIR --bin build/release/bin [--only walk|faults|client] [--keep-logs DIR] [--stay]
 
 `./dev cluster` calls this. Exit 0: every check held; 1: one did not, or could not be made.
 """
@@ -20,8 +20,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 from api_client import NAMESPACE, RBAC, ApiClient  # noqa: E402
-from cluster import NODE, WORK_IMAGE, Cluster  # noqa: E402
+from cluster import NODE, SERVER, WORK_IMAGE, Cluster  # noqa: E402
 from node_under_test import Failure, config_map_data, eventually  # noqa: E402
+from walk_faults import Faults  # noqa: E402
 
 EXAMPLES = HERE.parents[1] / "examples"
 GPU = "nvidia.com/gpu"
@@ -47,6 +48,7 @@ def layouts_of(*examples):
 
 class Agent:
     """The agent and its simulated GPUs, on the cluster's node."""
+    page = PAGE
 
     def __init__(self, cluster, bin_dir, gpus):
         self.cluster = cluster
@@ -69,16 +71,35 @@ class Agent:
         new.write_text(text)
         os.rename(new, self.configs / key)
 
-    def start(self, cdi=True):
+    def layout(self, name, body):
+        """One more layout in the MIG configuration."""
+        new = self.layouts.with_suffix(".new")
+        new.write_text(self.layouts.read_text() + f"  {name}:\n{body}")
+        os.rename(new, self.layouts)
+
+    def whole_gpus(self):
+        """None is lost, and none has MIG; without an agent."""
+        for gpu in range(4):
+            self.sim("inject", "--root", self.root, "restore", "--gpu", gpu)
+        own = self.cluster.dir / "agent" / "apply"
+        done = subprocess.run([self.bin / "gpuslice", "apply", "--root", self.root, "-f", "-", "--state-dir", own, "--run-dir", own, "--kubelet-dir", own],
+                              input="version: v1\nmig-configs:\n  off:\n  - devices: all\n    mig-enabled: false\n", capture_output=True,
+                              text=True, timeout=60)
+        if done.returncode != 0:
+            raise Failure(f"gpuslice apply: {done.stderr.strip()}")
+
+    def start(self, cdi=True, server=None, more=()):
         # As on a node without NVIDIA's toolkit: containerd brings the driver in, by our specs. The simulated library
         # finds its world below /run/gpuslice-sim.
         strategy = ("--device-list-strategy", "cdi-cri", "--cdi-extra-mount", f"{self.root}:/run/gpuslice-sim:rw") if cdi else ("--no-kube",)
         if cdi:
             self.cluster.apply(RBAC.read_text())
             account = self.cluster.write_kubeconfig("agent", self.cluster.kubectl("create", "token", "gpuslice", "-n", NAMESPACE).strip())
+            if server:
+                account.write_text(account.read_text().replace(SERVER, server))
             strategy += ("--labels-to", "node", "--mig-config", self.layouts, "--node-name", NODE, "--kubeconfig", account)
         self.cluster.start("agent", self.bin / "gpuslice", "agent", "--root", self.root, "--config-dir", self.configs,
-                           "--state-dir", self.cluster.dir / "agent" / "state", "--run-dir", "/run/gpuslice", "--listen", PAGE, *strategy)
+                           "--state-dir", self.cluster.dir / "agent" / "state", "--run-dir", "/run/gpuslice", "--listen", PAGE, *strategy, *more)
 
     def metric(self, name):
         """The sum of a metric's values, or None."""
@@ -217,8 +238,8 @@ class Walk:
         self.check("the eight pods felt nothing", self.the_same_pods)
         self.check("a ninth pod gets a device", lambda: self.one_more("after-kubelet"))
 
-    def registrations(self):
-        return self.cluster.log("kubelet").count(f'"Got registration request from device plugin with resource" resourceName="{GPU}"')
+    def registrations(self, resource=GPU):
+        return self.cluster.log("kubelet").count(f'"Got registration request from device plugin with resource" resourceName="{resource}"')
 
     def registered_again(self, before):
         # What the Node says while the kubelet is away is the old kubelet's word: look at the new one's log first.
@@ -355,7 +376,7 @@ def main():
     words.add_argument("--programs", required=True, help="the folder that build.sh named")
     words.add_argument("--bin", required=True, help="the folder of gpuslice and gpuslice-sim")
     words.add_argument("--keep-logs", help="a folder that gets the logs of all programs at the end")
-    words.add_argument("--only", choices=("walk", "client"), help="a part of it")
+    words.add_argument("--only", choices=("walk", "faults", "client"), help="a part of it")
     words.add_argument("--stay", action="store_true", help="stay up until Ctrl-C, saying how to look around")
     said = words.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -367,9 +388,11 @@ def main():
             agent.configure("version: v1\n")
             agent.start(cdi=False)
             walk = Walk(cluster, agent)
-            if said.only != "client":
+            if said.only in (None, "walk"):
                 walk.run()
-            if said.only != "walk":
+            if said.only in (None, "faults"):
+                Faults(walk).run()
+            if said.only in (None, "client"):
                 ApiClient(cluster, agent.bin / "kube_probe", walk.check).run()
             if said.stay:
                 print("\nLook around with:\n  " + " ".join(cluster.enter(cluster.programs / "kubectl", f"--kubeconfig={cluster.dir}/pki/admin.kubeconfig", "get", "pods")))

@@ -20,7 +20,11 @@ async def main():
     here, host, there = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
     async def connected(reader, writer):
-        far_reader, far_writer = await asyncio.open_connection(host, there)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(host, there)
+        except OSError:
+            writer.close()
+            return
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
     server = await asyncio.start_server(connected, "127.0.0.1", here)
