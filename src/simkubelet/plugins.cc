@@ -165,7 +165,6 @@ class GrpcPlugins final : public Plugins,
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-    args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
     args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 100);
     return v1beta1::DevicePlugin::NewStub(
         grpc::CreateCustomChannel("unix://" + options_.dir + "/device-plugins/" + endpoint,
