@@ -129,7 +129,9 @@ void add_node_verbs(CLI::App& app, Verbs& v, Action& action) {
 
 void add_inject(CLI::App& app, Verbs& v, Action& action) {
   auto* verb = app.add_subcommand(
-      "inject", "faults: xid, lose, restore, fail, latency, hang, ecc, remap, throttle, clear");
+      "inject",
+      "faults: xid, lose, restore, fail, latency, hang, ecc, remap, recovery, heat, throttle, "
+      "clear");
   bin::InjectCommand& i = v.inject;
   verb->add_option("--root", i.root)->required();
   verb->add_option("fault", i.what)->required();
@@ -145,6 +147,11 @@ void add_inject(CLI::App& app, Verbs& v, Action& action) {
   verb->add_option("--for", i.duration, "latency: how long")->capture_default_str();
   verb->add_option("--corrected", i.corrected, "ecc, remap: how many")->check(kNotNegative);
   verb->add_option("--uncorrected", i.uncorrected, "ecc, remap: how many")->check(kNotNegative);
+  verb->add_flag("--failed", i.failed, "remap: nothing is left to remap to");
+  verb->add_option("--action", i.action,
+                   "recovery: none, reset, reboot, drain-p2p, drain-and-reset")
+      ->capture_default_str();
+  verb->add_option("--celsius", i.celsius, "heat: how hot it is; 0 ends it")->check(kNotNegative);
   verb->add_option("--reasons", i.reasons, "throttle: NVML's bits")->check(kNotNegative);
   verb->callback([&v, gpu, &action] {
     v.inject.gpu_given = gpu->count() > 0;

@@ -56,7 +56,7 @@ struct WorkCommand {
 
 struct InjectCommand {
   std::string root;
-  std::string what;  // xid, lose, restore, fail, latency, hang, ecc, throttle, remap, clear
+  std::string what;  // xid, lose, restore, fail, latency, hang, ecc, remap, recovery, heat, …
   uint32_t gpu = 0;
   bool gpu_given = false;
   uint64_t code = 79;
@@ -66,7 +66,10 @@ struct InjectCommand {
   int32_t pid = 0;
   std::string duration = "1s";
   uint64_t corrected = 0, uncorrected = 0;
-  uint32_t reasons = 0x20;  // software thermal slowdown
+  uint32_t reasons = 0x20;       // software thermal slowdown
+  bool failed = false;           // remap: nothing is left to remap to
+  std::string action = "reset";  // recovery: none, reset, reboot, drain-p2p, drain-and-reset
+  uint32_t celsius = 0;          // heat: 0 ends it
 };
 [[nodiscard]] Result<int> sim_inject(const InjectCommand& command);
 

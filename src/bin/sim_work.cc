@@ -1,6 +1,7 @@
 // work: a process that uses a GPU or a MIG instance for as long as it lives. inject: faults.
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -144,14 +145,25 @@ Result<int> sim_work(const WorkCommand& command) {
 
 namespace {
 
+// By NVML's numbers.
+constexpr auto kRecoveryActions =
+    std::to_array<std::string_view>({"none", "reset", "reboot", "drain-p2p", "drain-and-reset"});
+
+std::optional<uint8_t> recovery_action(std::string_view word) {
+  const auto found = std::find(kRecoveryActions.begin(), kRecoveryActions.end(), word);
+  if (found == kRecoveryActions.end()) return std::nullopt;
+  return static_cast<uint8_t>(found - kRecoveryActions.begin());
+}
+
 Status check_inject(const InjectCommand& command) {
-  static constexpr std::array<std::string_view, 10> kFaults = {
-      "xid", "lose", "restore", "fail", "latency", "hang", "ecc", "remap", "throttle", "clear"};
+  static constexpr auto kFaults =
+      std::to_array<std::string_view>({"xid", "lose", "restore", "fail", "latency", "hang", "ecc",
+                                       "remap", "recovery", "heat", "throttle", "clear"});
   if (std::find(kFaults.begin(), kFaults.end(), command.what) == kFaults.end()) {
     const auto near = nearest(command.what, kFaults);
     return fail(Code::kUsage,
                 "inject: \"{}\" is no fault{}; there are xid, lose, restore, fail, latency, hang, "
-                "ecc, remap, throttle, clear",
+                "ecc, remap, recovery, heat, throttle, clear",
                 json_escape(command.what), near ? fmt::format("; did you mean {}?", *near) : "");
   }
   const bool of_call =
@@ -161,6 +173,9 @@ Status check_inject(const InjectCommand& command) {
         Code::kUsage,
         "inject {} --call {}: a call of NVML such as nvmlGpuInstanceDestroy, or nvmlDevice*",
         command.what, json_escape(command.call));
+  if (command.what == "recovery" && !recovery_action(command.action))
+    return fail(Code::kUsage, "inject recovery --action {}: one of {}", json_escape(command.action),
+                fmt::join(kRecoveryActions, ", "));
   if (!of_call && command.what != "clear" && !command.gpu_given)
     return fail(Code::kUsage, "inject {}: which GPU? --gpu N", command.what);
   return {};
@@ -229,7 +244,14 @@ Result<int> sim_inject(const InjectCommand& command) {
     } else if (command.what == "remap") {
       life.remapped_corrected += static_cast<uint32_t>(command.corrected);
       life.remapped_uncorrected += static_cast<uint32_t>(command.uncorrected);
-      life.remap_pending = 1;
+      if (command.failed)
+        life.remap_failed = 1;
+      else
+        life.remap_pending = 1;
+    } else if (command.what == "recovery") {
+      life.recovery_action = *recovery_action(command.action);
+    } else if (command.what == "heat") {
+      life.heat_c = static_cast<uint8_t>(std::min(command.celsius, 255U));
     } else {
       life.throttle_reasons = command.reasons;
     }

@@ -135,6 +135,12 @@ inline constexpr unsigned kMostCiEnums = 32;
 inline constexpr unsigned kMostPlacements = 64;
 inline constexpr unsigned kEngineShared = 0;
 
+inline constexpr unsigned kFieldRetiredPending = 31;  // pages, before Ampere
+inline constexpr unsigned kFieldRemapPending = 144;   // rows, since Ampere
+inline constexpr unsigned kFieldRemapFailed = 145;
+inline constexpr unsigned kFieldResetRequired = 226;
+inline constexpr unsigned kFieldRecoveryAction = 230;  // since 570; NVML's enum
+inline constexpr unsigned kRecoverByReset = 1;
 inline constexpr unsigned kFieldResetlessMig = 184;
 inline constexpr unsigned kFieldModeIndependentMigQuery = 199;
 

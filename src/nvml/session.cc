@@ -25,6 +25,7 @@ using api::Return;
 
 // What NVML's enums are called in its manual.
 constexpr int kTemperatureGpu = 0;
+constexpr int kThresholdShutdown = 0;
 constexpr int kClockGraphics = 0;
 constexpr int kClockSm = 1;
 constexpr int kClockMemory = 2;
@@ -122,6 +123,7 @@ class Session::Impl final : public Calls {
     TRY(must(object, "nvmlDeviceGetMemoryInfo", device, &memory));
     gpu.memory_total_bytes = memory.total;
     TRY(read_mig(object, device, gpu));
+    read_state(device, gpu);
     if (detail == ports::Detail::kAll) read_details(device, memory, gpu);
     return gpu;
   }
@@ -130,6 +132,7 @@ class Session::Impl final : public Calls {
   Status read_mig(const std::string& object, Device device, ports::Gpu& gpu);
   Result<ports::MigDevice> mig_device(const std::string& object, Device parent, Device device,
                                       uint32_t index);
+  void read_state(Device device, ports::Gpu& gpu);
   void read_details(Device device, const api::Memory& memory, ports::Gpu& gpu);
 
   std::string root_;
@@ -212,6 +215,35 @@ Result<ports::MigDevice> Session::Impl::mig_device(const std::string& gpu_object
   return mig;
 }
 
+// What a board or an older driver does not tell stays empty; a GPU that falls off the bus meanwhile
+// is told by the next look. Rows by field values: nvmlDeviceGetRemappedRows answers NOT_SUPPORTED
+// while there are MIG instances.
+void Session::Impl::read_state(Device device, ports::Gpu& gpu) {
+  constexpr std::array kFields = {api::kFieldRetiredPending, api::kFieldRemapPending,
+                                  api::kFieldRemapFailed, api::kFieldResetRequired,
+                                  api::kFieldRecoveryAction};
+  std::array<api::FieldValue, kFields.size()> values{};
+  for (size_t i = 0; i < kFields.size(); ++i) values[i].field = kFields[i];
+  if (call("nvmlDeviceGetFieldValues", device, static_cast<int>(values.size()), values.data()) ==
+      api::kSuccess) {
+    const auto told = [&](size_t i) {
+      return values[i].code == api::kSuccess ? std::optional<unsigned>(values[i].value.word)
+                                             : std::nullopt;
+    };
+    if (told(0) || told(1)) gpu.remap_pending = told(0).value_or(0) + told(1).value_or(0) != 0;
+    if (told(2)) gpu.remap_failed = *told(2) != 0;
+    if (told(3)) gpu.recovery_action = *told(3) != 0 ? api::kRecoverByReset : 0;
+    if (const auto action = told(4)) gpu.recovery_action = action;
+  }
+  unsigned long long errors = 0;
+  if (call("nvmlDeviceGetTotalEccErrors", device, kEccUncorrected, kEccVolatile, &errors) ==
+      api::kSuccess) {
+    gpu.ecc_uncorrected = errors;
+  }
+  gpu.temperature_c = value("nvmlDeviceGetTemperature", device, kTemperatureGpu);
+  gpu.shutdown_c = value("nvmlDeviceGetTemperatureThreshold", device, kThresholdShutdown);
+}
+
 void Session::Impl::read_details(Device device, const api::Memory& memory, ports::Gpu& gpu) {
   gpu.memory_used_bytes = memory.used;
   gpu.memory_free_bytes = memory.free;
@@ -227,7 +259,6 @@ void Session::Impl::read_details(Device device, const api::Memory& memory, ports
     gpu.utilisation_percent = utilization.gpu;
     gpu.memory_utilisation_percent = utilization.memory;
   }
-  gpu.temperature_c = value("nvmlDeviceGetTemperature", device, kTemperatureGpu);
   gpu.fan_percent = value("nvmlDeviceGetFanSpeed", device);
   gpu.performance_state = value("nvmlDeviceGetPerformanceState", device);
   gpu.power_mw = value("nvmlDeviceGetPowerUsage", device);
@@ -243,11 +274,6 @@ void Session::Impl::read_details(Device device, const api::Memory& memory, ports
     gpu.display_active = *active == 1;
   }
   gpu.compute_mode = value("nvmlDeviceGetComputeMode", device);
-  unsigned long long errors = 0;
-  if (call("nvmlDeviceGetTotalEccErrors", device, kEccUncorrected, kEccVolatile, &errors) ==
-      api::kSuccess) {
-    gpu.ecc_uncorrected = errors;
-  }
   gpu.pcie_generation = value("nvmlDeviceGetCurrPcieLinkGeneration", device);
   gpu.pcie_width = value("nvmlDeviceGetCurrPcieLinkWidth", device);
   gpu.serial = string<api::kSerialBytes>("nvmlDeviceGetSerial", device);

@@ -85,17 +85,22 @@ struct Gpu {
   uint64_t memory_total_bytes = 0;
   std::optional<MigMode> mig;  // empty: no MIG on this board
   std::vector<MigDevice> mig_devices;
+  // What it tells of its own state.
+  std::optional<uint64_t> ecc_uncorrected;  // volatile: since it was reset or the driver loaded
+  std::optional<bool> remap_pending;  // bad memory waits for a reset to be replaced (rows, pages)
+  std::optional<bool> remap_failed;   // … and there is nothing left to replace it with
+  std::optional<uint32_t> recovery_action;  // NVML's enum: 0 none, see agent/health_policy.h
+  std::optional<uint32_t> temperature_c, shutdown_c;  // at the latter the GPU switches itself off
 
   // With Detail::kAll only.
   std::optional<uint64_t> memory_reserved_bytes, memory_used_bytes, memory_free_bytes;
   std::optional<uint32_t> utilisation_percent, memory_utilisation_percent;
-  std::optional<uint32_t> temperature_c, fan_percent, performance_state;
+  std::optional<uint32_t> fan_percent, performance_state;
   std::optional<uint32_t> power_mw, power_limit_mw, power_default_limit_mw;
   std::optional<uint32_t> graphics_mhz, sm_mhz, memory_mhz;
   std::optional<bool> persistence_mode, display_active;
   std::optional<uint32_t>
       compute_mode;  // NVML's enum: 0 default, 2 prohibited, 3 exclusive process
-  std::optional<uint64_t> ecc_uncorrected;  // volatile
   std::optional<uint32_t> pcie_generation, pcie_width;
   std::string serial, vbios;
   std::vector<Process> processes;

@@ -12,7 +12,7 @@ inline constexpr uint32_t kFaultCallName = 72;  // the longest NVML name has 62 
 enum class FaultKind : uint8_t {
   kFail = 0,     // the call answers `ret` and does nothing
   kLatency = 1,  // the call takes `latency_ns` longer
-  kHang = 2,     // the call never returns, whatever time-out it was given
+  kHang = 2,     // the call does not return before the faults are cleared, whatever its time-out
 };
 
 struct Fault {

@@ -57,6 +57,11 @@ Status add_fault(State& state, const Fault& fault, std::string_view call) {
   return fail(Code::kFailed, "faults: all {} rows are taken; clear them first", kMaxFaults);
 }
 
+bool hangs_last(const State& state) {
+  return std::any_of(std::begin(state.faults.rows), std::end(state.faults.rows),
+                     [](const Fault& row) { return row.used && row.kind == FaultKind::kHang; });
+}
+
 void clear_faults(State& state) { state.faults = {}; }
 
 }  // namespace gpuslice::sim

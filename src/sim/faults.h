@@ -35,5 +35,7 @@ struct Strike {
 // kFailed when kMaxFaults rows are taken, kUsage for a name that is too long.
 Status add_fault(State& state, const Fault& fault, std::string_view call);
 void clear_faults(State& state);
+// A call that hangs does so until this is false: until the faults are cleared.
+[[nodiscard]] bool hangs_last(const State& state);
 
 }  // namespace gpuslice::sim

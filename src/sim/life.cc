@@ -189,7 +189,9 @@ Vitals vitals(const State& state, uint32_t gpu, int64_t now) {
   Vitals v;
   v.power_limit_mw = power_limit(state, gpu);
   v.power_mw = power_of(state, gpu);
-  v.temperature_c = static_cast<uint32_t>(std::lround(temperature_at(state, gpu, now)));
+  v.temperature_c = life.heat_c != 0
+                        ? life.heat_c
+                        : static_cast<uint32_t>(std::lround(temperature_at(state, gpu, now)));
   v.memory_temperature_c = b.temperatures.memory_max == 0 ? 0 : v.temperature_c + 6;
   v.energy_mj = life.energy_mj + (life.energy_rest_uj + energy_since(state, gpu, now)) / 1000;
   const bool idle = activity == 0;

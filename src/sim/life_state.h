@@ -9,6 +9,11 @@
 
 namespace gpuslice::sim {
 
+// What a GPU wants done, in NVML's numbers (field 230).
+inline constexpr uint8_t kRecoverByReset = 1;
+inline constexpr uint8_t kRecoverByReboot = 2;
+inline constexpr uint8_t kRecoverByDrainAndReset = 4;
+
 struct EccCounts {
   uint64_t corrected = 0;
   uint64_t uncorrected = 0;
@@ -26,7 +31,8 @@ struct GpuLife {
   uint32_t remapped_uncorrected = 0;
   uint8_t remap_pending = 0;
   uint8_t remap_failed = 0;
-  uint8_t pad_[2] = {};
+  uint8_t recovery_action = 0;  // injected; NVML's enum of what the GPU wants done
+  uint8_t heat_c = 0;           // injected: it is that hot, whatever it does; 0: by what it does
   uint32_t pcie_replays = 0;
   uint64_t last_xid = 0;
 };

@@ -117,6 +117,7 @@ void start_anew(State& state, uint32_t index) {
   GpuLife& life = state.life.gpus[index];
   life.ecc_volatile = {};
   life.remap_pending = 0;
+  if (life.recovery_action != kRecoverByReboot) life.recovery_action = 0;
   life.last_xid = 0;
 }
 
@@ -304,6 +305,7 @@ void reboot(State& state) {
   for (Client& client : state.clients) client.attached_gpus = client.event_gpus = 0;
   for (uint32_t gpu = 0; gpu < state.node.gpu_count; ++gpu) {
     state.gpus[gpu].lost = 0;
+    state.life.gpus[gpu].recovery_action = 0;
     start_anew(state, gpu);
   }
   ++state.node.boot_count;

@@ -151,6 +151,11 @@ Result<ports::Gpu> WorldNvml::gpu(GpuIndex index, ports::Detail detail) {
     out.cc_major = board.cc_major;
     out.cc_minor = board.cc_minor;
     out.memory_total_bytes = board.memory_total_mib * kMiB;
+    const GpuLife& life = state->life.gpus[index.value];
+    out.ecc_uncorrected = life.ecc_volatile.uncorrected;
+    out.remap_pending = life.remap_pending != 0;
+    out.remap_failed = life.remap_failed != 0;
+    out.recovery_action = life.recovery_action;
     if (board.mig()) out.mig = ports::MigMode{gpu.mig_current != 0, gpu.mig_pending != 0};
     const MigDevices devices = mig_devices(*state, index.value);
     uint32_t n = 0;

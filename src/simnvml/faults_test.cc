@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -120,6 +121,25 @@ TEST_F(FaultsTest, AHangHangsOneCallAndNoOther) {
   EXPECT_EQ(name_of(0), Ret::kSuccess);
   ASSERT_EQ(::kill(child, SIGKILL), 0);
   EXPECT_EQ(sim::wait_child(child), sim::kKilled);
+}
+
+TEST_F(FaultsTest, AHangLastsUntilTheFaultsAreCleared) {
+  Fault fault;
+  fault.kind = FaultKind::kHang;
+  fault.gpu = 0;
+  add_fault("nvmlDeviceGetName", fault);
+  std::atomic<bool> back{false};
+  std::thread hanging([&] {
+    EXPECT_EQ(name_of(0), Ret::kSuccess);
+    back = true;
+  });
+  EXPECT_EQ(name_of(1), Ret::kSuccess) << "the other GPU answers meanwhile";
+  for (int i = 0; i < 2000 && world->snapshot()->faults.rows[0].struck == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_FALSE(back);
+  ASSERT_TRUE(world->write([](sim::State& state) { sim::clear_faults(state); }));
+  hanging.join();
+  EXPECT_TRUE(back);
 }
 
 TEST_F(FaultsTest, OfInitAndShutdown) {

@@ -63,7 +63,7 @@ Ret field(const Call& c, FieldValue& out) {
     case 30:
     case 31:
       if (b.arch >= gpu::Arch::kAmpere) return Ret::kNotSupported;
-      set_ui(out, 0);
+      set_ui(out, out.field_id == 31 ? life.remap_pending : 0);
       return Ret::kSuccess;
     case 82:
       if (b.temperatures.memory_max == 0) return Ret::kNotSupported;
@@ -185,14 +185,15 @@ Ret field(const Call& c, FieldValue& out) {
       set_ui(out, driver_major(c.state()) >= 550 ? 1 : 0);
       return Ret::kSuccess;
     case 226:
-      set_ui(out, c.gpu().reset_required);
+      set_ui(out, c.gpu().reset_required != 0 || life.recovery_action == sim::kRecoverByReset);
       return Ret::kSuccess;  // reset required
     case 227:
-      set_ui(out, 0);
+      set_ui(out, life.recovery_action == sim::kRecoverByDrainAndReset);
       return Ret::kSuccess;  // drain and reset
     case 230:
-      set_ui(out, c.gpu().reset_required != 0 ? 1 : 0);
-      return Ret::kSuccess;  // recovery action: none, GPU reset
+      set_ui(out, life.recovery_action != 0 ? life.recovery_action
+                                            : uint64_t{c.gpu().reset_required != 0});
+      return Ret::kSuccess;  // recovery action
     default:
       return out.field_id == 0 || out.field_id > 303 ? Ret::kInvalidArgument : Ret::kNotSupported;
   }

@@ -222,8 +222,9 @@ sim::Caller Call::caller() const {
 
 namespace {
 
-// What a fault does to a call: an answer, a wait, or no return.
-Ret suffer(const sim::Strike& strike) {
+// What a fault does to a call: an answer, a wait, or no return before the faults are cleared.
+Ret suffer(const sim::Strike& strike, sim::World& world) {
+  constexpr int64_t kLook = 20'000'000;
   switch (strike.kind) {
     case sim::FaultKind::kFail:
       return strike.ret;
@@ -231,7 +232,8 @@ Ret suffer(const sim::Strike& strike) {
       wait_ns(strike.latency_ns);
       return Ret::kSuccess;
     case sim::FaultKind::kHang:
-      for (;;) wait_ns(3'600'000'000'000);
+      while (sim::hangs_last(*world.snapshot())) wait_ns(kLook);
+      return Ret::kSuccess;
   }
   return Ret::kSuccess;
 }
@@ -241,7 +243,7 @@ Ret suffer_node_fault(sim::World& world, const char* name) {
   const sim::CallSite site{name, sim::kAnyGpu, ::getpid()};
   if (!sim::might_strike(*world.snapshot(), site)) return Ret::kSuccess;
   const auto struck = world.write([&](sim::State& state) { return sim::strike(state, site); });
-  return struck && *struck ? suffer(**struck) : Ret::kSuccess;
+  return struck && *struck ? suffer(**struck, world) : Ret::kSuccess;
 }
 
 Ret node_of_init(Session& s, Node*& node) {
@@ -332,7 +334,7 @@ void strike_if_due(const char* name, uint32_t gpu, Guard& guard) {
   });
   guard.snapshot = guard.world->snapshot();
   if (!struck || !*struck) return;
-  guard.ret = suffer(**struck);
+  guard.ret = suffer(**struck, *guard.world);
   guard.snapshot = guard.world->snapshot();
 }
 
