@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -9,6 +10,9 @@
 
 namespace gpuslice::bin {
 namespace {
+
+// Half a second for each link of a GPU has been seen.
+constexpr Errand::Patience kTopologyPatience = {std::chrono::seconds(5), std::chrono::minutes(3)};
 
 // The answers under way are three at most, and the loop's queue holds thousands.
 void post(host::EventLoop& loop, std::function<void()> work) {
@@ -18,9 +22,19 @@ void post(host::EventLoop& loop, std::function<void()> work) {
 }  // namespace
 
 WorkerDriver::WorkerDriver(std::string root, host::EventLoop& loop, ports::DriverEvents& events)
-    : loop_(loop), events_(events), session_(std::move(root)) {}
+    : loop_(loop),
+      events_(events),
+      session_(root),
+      readers_(root),
+      topologist_(std::move(root), "nvml-topology") {}
 
 WorkerDriver::~WorkerDriver() = default;
+
+bool WorkerDriver::stop(Duration limit) {
+  const MonotonicTime end = host::EventLoop::now() + limit;
+  const auto left = [&] { return std::max(end - host::EventLoop::now(), Duration::zero()); };
+  return worker_.stop(limit) && readers_.stop(left()) && topologist_.stop(left());
+}
 
 void WorkerDriver::ask_inventory() {
   if (asked_) return;
@@ -63,13 +77,12 @@ Result<ports::Inventory> WorkerDriver::read_inventory() {
   ports::Inventory inventory;
   TRY_ASSIGN(inventory.driver, session_.driver());
   TRY_ASSIGN(const uint32_t count, session_.gpu_count());
-  for (uint32_t i = 0; i < count; ++i) {
-    Result<ports::Gpu> gpu = session_.gpu(GpuIndex{i}, ports::Detail::kInventory);
-    if (gpu) {
-      inventory.gpus.push_back(std::move(*gpu));
-    } else {
-      inventory.silent.push_back({GpuIndex{i}, std::move(gpu).error()});
-    }
+  std::vector<Result<ports::Gpu>> gpus = readers_.read(count, ports::Detail::kInventory);
+  for (uint32_t i = 0; i < gpus.size(); ++i) {
+    if (gpus[i])
+      inventory.gpus.push_back(std::move(*gpus[i]));
+    else
+      inventory.silent.push_back({GpuIndex{i}, std::move(gpus[i]).error()});
   }
   session_.close();
   if (topology_of_ == key_of(inventory)) inventory.topology = topology_;
@@ -86,9 +99,13 @@ std::string WorkerDriver::key_of(const ports::Inventory& inventory) {
 bool WorkerDriver::read_topology(ports::Inventory& inventory) {
   std::vector<GpuIndex> indices;
   for (const ports::Gpu& gpu : inventory.gpus) indices.push_back(gpu.index);
-  if (!session_.open()) return false;
-  topology_ = session_.topology(indices);
-  session_.close();
+  // Whoever is given up writes to what nobody reads.
+  auto read = std::make_shared<std::optional<ports::Topology>>();
+  const bool begun = topologist_.begin([read, indices](nvml::Session& session) {
+    if (session.open()) *read = session.topology(indices);
+  });
+  if (!begun || !topologist_.wait(kTopologyPatience) || !*read) return false;
+  topology_ = std::move(**read);
   topology_of_ = key_of(inventory);
   inventory.topology = topology_;
   return true;
@@ -97,12 +114,9 @@ bool WorkerDriver::read_topology(ports::Inventory& inventory) {
 std::shared_ptr<const Samples> WorkerDriver::read_samples() {
   auto samples = std::make_shared<Samples>();
   if (session_.open()) {
-    if (const Result<uint32_t> count = session_.gpu_count()) {
-      for (uint32_t i = 0; i < *count; ++i) {
-        Result<ports::Gpu> gpu = session_.gpu(GpuIndex{i}, ports::Detail::kAll);
+    if (const Result<uint32_t> count = session_.gpu_count())
+      for (Result<ports::Gpu>& gpu : readers_.read(*count, ports::Detail::kAll))
         if (gpu) samples->gpus.push_back(std::move(*gpu));
-      }
-    }
     session_.close();
   }
   samples->taken = host::EventLoop::now();

@@ -3,8 +3,9 @@
 // The port Driver: questions go to the NVML worker, answers come back to T0.
 //
 // Two kinds of question share the worker's one NVML session: the inventory, which the agent asks
-// for, and a look at what is busy, which the page and /metrics ask for. A driver that hangs holds
-// the worker and nobody else.
+// for, and a look at what is busy, which the page and /metrics ask for. A GPU that hangs is told to
+// be silent after a while (gpu_readers.h), and the others are read on; a driver that hangs as a
+// whole holds the worker and nobody else.
 
 #include <functional>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "bin/gpu_readers.h"
 #include "host/event_loop.h"
 #include "host/worker.h"
 #include "nvml/session.h"
@@ -43,7 +45,7 @@ class WorkerDriver final : public ports::Driver {
   [[nodiscard]] bool run(std::function<void(nvml::Session&)> work);
 
   // T0. Ends the worker; false when the driver hangs and the process can only be left by _exit.
-  [[nodiscard]] bool stop(Duration limit) { return worker_.stop(limit); }
+  [[nodiscard]] bool stop(Duration limit);
   // Any thread. How long the driver has not answered.
   [[nodiscard]] Duration busy_for() const { return worker_.busy_for(); }
 
@@ -52,7 +54,7 @@ class WorkerDriver final : public ports::Driver {
   Result<ports::Inventory> read_inventory();
   // Which GPUs they are: the topology is read again when they are others.
   static std::string key_of(const ports::Inventory& inventory);
-  // False: the driver went away meanwhile.
+  // False: the driver went away meanwhile, or hangs.
   bool read_topology(ports::Inventory& inventory);
   std::shared_ptr<const Samples> read_samples();
 
@@ -61,6 +63,8 @@ class WorkerDriver final : public ports::Driver {
   bool asked_ = false;
   bool sampling_ = false;
   nvml::Session session_;  // the worker's, as what follows
+  GpuReaders readers_;
+  Errand topologist_;
   ports::Topology topology_;
   std::string topology_of_;  // key_of() of the GPUs that it was read of
   host::Worker worker_{"nvml"};

@@ -32,17 +32,20 @@ AgentEvents::~AgentEvents() {
 
 void AgentEvents::on_inventory(const Result<ports::Inventory>& inventory) {
   std::string gpus;
+  std::set<uint32_t> silent;
   bool pending = false;
   if (inventory) {
     for (const ports::Gpu& gpu : inventory->gpus) {
       gpus += gpu.uuid + " ";
       pending = pending || (gpu.mig && gpu.mig->current != gpu.mig->pending);
     }
+    for (const ports::SilentGpu& one : inventory->silent) silent.insert(one.index.value);
     if (!gpus.empty()) gpus += inventory->driver.version;
   }
   const std::lock_guard lock(mutex_);
   if (gpus == gpus_ && pending == mode_pending_) return;
   gpus_ = std::move(gpus);
+  silent_ = std::move(silent);
   mode_pending_ = pending;
   changed_.notify_all();
 }
@@ -89,10 +92,12 @@ void AgentEvents::run() {
 
 Duration AgentEvents::round() {
   std::string gpus;
+  std::set<uint32_t> without;
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return {};
     if (wanted_open()) gpus = gpus_;
+    without = silent_;
   }
   if (gpus.empty() || (reader_.is_open() && gpus != opened_for_)) close();
   if (gpus.empty()) return {};
@@ -108,7 +113,7 @@ Duration AgentEvents::round() {
       open_ = true;
     }
     opened_for_ = gpus;
-    if (const Duration wait = open(); wait > Duration::zero()) return wait;
+    if (const Duration wait = open(without); wait > Duration::zero()) return wait;
   }
   auto event = reader_.wait(kSlice);
   if (!event) {
@@ -127,8 +132,8 @@ Duration AgentEvents::round() {
   return {};
 }
 
-Duration AgentEvents::open() {
-  auto refused = reader_.open();
+Duration AgentEvents::open(const std::set<uint32_t>& without) {
+  auto refused = reader_.open(without);
   if (!refused) {
     log_.once(Level::kWarning, "events",
               fmt::format("health: {}; XIDs are not seen meanwhile", refused.error().message));

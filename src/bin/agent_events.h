@@ -5,12 +5,14 @@
 // It holds the driver open, which on Ampere keeps everybody from switching MIG and resetting a GPU.
 // So it lets go whenever somebody is about to: the agent itself (pause()), another gpuslice that
 // has taken a GPU's lock, and whoever set a MIG mode that is pending now. It opens the driver anew,
-// with every GPU registered, when that is over, and when the GPUs of the inventory are others.
+// with every GPU that answers registered, when that is over, and when the GPUs of the inventory are
+// others.
 // It wakes once a second at most while nothing happens.
 
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -56,7 +58,7 @@ class AgentEvents {
   void run();
   // On the thread. Returns how long to wait before the next round; zero: not at all.
   [[nodiscard]] Duration round();
-  [[nodiscard]] Duration open();
+  [[nodiscard]] Duration open(const std::set<uint32_t>& without);
   void close();
   [[nodiscard]] bool wanted_open() const;  // with the mutex held
 
@@ -67,7 +69,8 @@ class AgentEvents {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::string gpus_;  // those that answer; "" for none
+  std::string gpus_;           // those that answer; "" for none
+  std::set<uint32_t> silent_;  // … and the others, by index
   bool mode_pending_ = false;
   int paused_ = 0;
   bool open_ = false;

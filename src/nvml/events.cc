@@ -44,7 +44,7 @@ class EventReader::Impl final : public Calls {
     return {};
   }
 
-  Result<std::vector<Error>> watch_all() {
+  Result<std::vector<Error>> watch_all(const std::set<uint32_t>& without) {
     unsigned count = 0;
     TRY(must("NVIDIA driver", "nvmlDeviceGetCount_v2", &count));
     std::map<unsigned, Error> refused;
@@ -55,7 +55,7 @@ class EventReader::Impl final : public Calls {
       TRY(must("NVIDIA driver", "nvmlEventSetCreate", &set_));
       whole = true;
       for (unsigned i = 0; i < count && whole; ++i) {
-        if (refused.contains(i)) continue;
+        if (refused.contains(i) || without.contains(i)) continue;
         const Status watched = watch(i);
         if (watched) continue;
         refused.emplace(i, watched.error());
@@ -122,12 +122,12 @@ class EventReader::Impl final : public Calls {
 EventReader::EventReader(std::string root) : root_(std::move(root)) {}
 EventReader::~EventReader() = default;
 
-Result<std::vector<Error>> EventReader::open() {
+Result<std::vector<Error>> EventReader::open(const std::set<uint32_t>& without) {
   close();
   TRY_ASSIGN(auto library, Library::load(root_));
   auto impl = std::make_unique<Impl>(std::move(library));
   TRY(impl->init());
-  TRY_ASSIGN(std::vector<Error> refused, impl->watch_all());
+  TRY_ASSIGN(std::vector<Error> refused, impl->watch_all(without));
   impl_ = std::move(impl);
   return refused;
 }

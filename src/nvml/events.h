@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,9 +26,10 @@ class EventReader {
   EventReader& operator=(const EventReader&) = delete;
   ~EventReader();
 
-  // Opens the driver and registers every GPU that there is; what it answers are the GPUs that
-  // cannot be watched, each with the reason. kUnavailable: no driver.
-  [[nodiscard]] Result<std::vector<Error>> open();
+  // Opens the driver and registers every GPU that there is but `without` (indices: those that hang
+  // would hang this); what it answers are the GPUs that cannot be watched, each with the reason.
+  // kUnavailable: no driver.
+  [[nodiscard]] Result<std::vector<Error>> open(const std::set<uint32_t>& without);
   void close();
   [[nodiscard]] bool is_open() const { return impl_ != nullptr; }
   // The next event, or nothing within `limit`. After an error it is to be closed and opened again.

@@ -190,3 +190,58 @@ EXPORT int nvmlSystemGetProcessName(unsigned pid, char* out, unsigned size) {
   return snprintf(out, size, "/bin/p%u", pid) > 0 ? 0 : 999;
 }
 EXPORT int fake_nvml_open_count(void) { return open_count; }
+
+// Events: one set at a time; a test says what comes and which registrations are refused.
+typedef struct {
+  void* device;
+  unsigned long long type, data;
+  unsigned gi, ci;
+} event_t;
+static int sets_made, sets_open;
+static int registered[3];  // in the set that is open
+static int refuse = -1;    // the GPU whose registration fails, which leaves the set undefined
+static int waits_fail, coming;
+static event_t next_event;
+EXPORT int nvmlEventSetCreate(void** set) {
+  memset(registered, 0, sizeof registered);
+  ++sets_open;
+  *set = &sets_made;
+  ++sets_made;
+  return 0;
+}
+EXPORT int nvmlEventSetFree(void* set) {
+  (void)set;
+  --sets_open;
+  return 0;
+}
+EXPORT int nvmlDeviceGetSupportedEventTypes(void* device, unsigned long long* types) {
+  *types = device == &gpus[1] ? 0x8 : 0x1f;
+  return 0;
+}
+EXPORT int nvmlDeviceRegisterEvents(void* device, unsigned long long types, void* set) {
+  (void)set;
+  const int index = (int)((int*)device - gpus);
+  if (index == refuse) return 999;
+  registered[index] = (int)types;
+  return 0;
+}
+EXPORT int nvmlEventSetWait_v2(void* set, event_t* out, unsigned ms) {
+  (void)set;
+  if (waits_fail) return 15;
+  if (!coming) {
+    usleep(ms * 1000);
+    return 10;
+  }
+  coming = 0;
+  *out = next_event;
+  return 0;
+}
+EXPORT void fake_nvml_event(int gpu, unsigned long long type, unsigned long long data, unsigned gi,
+                            unsigned ci) {
+  next_event = (event_t){&gpus[gpu], type, data, gi, ci};
+  coming = 1;
+}
+EXPORT void fake_nvml_refuse(int gpu) { refuse = gpu; }
+EXPORT void fake_nvml_fail_waits(int fails) { waits_fail = fails; }
+EXPORT int fake_nvml_registered(int gpu) { return registered[gpu]; }
+EXPORT int fake_nvml_sets_open(void) { return sets_open; }
