@@ -118,9 +118,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     driver_text_ = inventory.error().message;
     log_.once(Level::kWarning, "driver",
               fmt::format("driver: {}; waiting for it", inventory.error().message));
-    for (const ports::Gpu& gpu : hardware_.gpus)
-      silent_[gpu.uuid] = "the driver does not answer: " + inventory.error().message;
-    merge_health();
+    all_silent("the driver does not answer: " + inventory.error().message);
     return;
   }
   log_.over("driver");
@@ -140,7 +138,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
                                     [&](const ports::Gpu& g) { return g.index == silent.index; });
     const std::string key = fmt::format("gpu {}", silent.index.value);
     log_.once(Level::kError, key,
-              fmt::format("GPU {}: {}; {}", silent.index.value, silent.error.message,
+              fmt::format("{}; {}", silent.error.message,
                           known == known_.end()
                               ? "it is not offered until it answers"
                               : "its devices are unhealthy, the other GPUs are served"));
@@ -162,7 +160,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
     log_.over("gpus");
   fresh.withheld = hardware_.withheld;
   hardware_ = std::move(fresh);
-  health_.on_inventory(hardware_.gpus, silent_, mute);
+  health_.on_inventory({hardware_.gpus, silent_, mute, driver_.version, now, ports_.clock.wall()});
   merge_health();
   partition_.on_inventory(hardware_.gpus, silent_);
   known_ = hardware_.gpus;
@@ -268,10 +266,12 @@ void Agent::judge_config() {
     for (ports::Gpu& gpu : whole.gpus) gpu.mig.reset();
     fits = check_device_table(whole, *config_.candidate(), {});
   }
-  if (fits)
+  if (fits) {
     config_.accept();
-  else
+    take_clean_probes();
+  } else {
     config_.refuse(fits.error());
+  }
   tables_dirty_ = labels_dirty_ = true;
 }
 
@@ -339,10 +339,13 @@ MonotonicTime Agent::ask_what_is_due(MonotonicTime now) {
   if (!inventory_asked_) {
     if (now >= next_inventory_) {
       inventory_asked_ = true;  // before asking: an answer may come at once
+      inventory_asked_at_ = now;
       ports_.driver.ask_inventory();
     } else {
       next = next_inventory_;
     }
+  } else if (!partition_.at_work()) {
+    next = watch_driver(now);
   }
   if (pods_asked_ && now - pods_asked_at_ >= kPodsPatience) pods_asked_ = false;
   const bool interested = !registrations_.empty() || !pods_heard_;
@@ -374,6 +377,7 @@ void Agent::publish_status() {
   status->gpus = hardware_.gpus;
   status->unhealthy = hardware_.unhealthy;
   status->xids = health_.counts();
+  status->troubles = health_.troubles();
   status->held = desk_.held();
   status->mig = partition_.status();
   status->mig_counts = partition_.counts();

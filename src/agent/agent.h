@@ -8,6 +8,7 @@
 // T0 only, but for status() and the plugin services. It sees ports alone, so it runs unchanged on
 // real adapters and on virtual time (tests/dst).
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,6 +28,7 @@
 #include "base/log.h"
 #include "ports/driver.h"
 #include "ports/host.h"
+#include "ports/kube.h"
 #include "ports/kubelet.h"
 #include "ports/nvml_events.h"
 
@@ -52,6 +54,11 @@ struct AgentOptions {
   [[nodiscard]] std::string health_path() const {
     return ledger_path.empty() ? "" : ledger_path + ".health";
   }
+  // A device became unhealthy, or is healthy again, as an Event of the Node. Null: nobody hears.
+  std::function<void(ports::KubeEvent)> health_event;
+  // A driver that has not answered for so long is taken for one that hangs; changes of MIG, which
+  // come before an inventory, have a deadline of their own.
+  Duration inventory_patience = std::chrono::seconds(30);
   // How often the hardware is asked for again without being told of a change, and while there is
   // none.
   Duration inventory_interval = std::chrono::seconds(5);
@@ -139,8 +146,12 @@ class Agent final : public ports::KubeletEvents,
   void read_memo();
   void read_cap_minors(const ports::Inventory& inventory);
   void write_memo();
-  // hardware_.unhealthy, from what is silent and what XIDs have marked.
+  // hardware_.unhealthy, from what is silent and what XIDs and troubles have marked.
   void merge_health();
+  void all_silent(const std::string& why);
+  void tell_health(const std::map<std::string, std::string>& causes);
+  [[nodiscard]] MonotonicTime watch_driver(MonotonicTime now);
+  void take_clean_probes();
   void tell_of_unhealthy_allocations();
   void judge_config();
   [[nodiscard]] MonotonicTime step_partition(MonotonicTime now);
@@ -171,6 +182,8 @@ class Agent final : public ports::KubeletEvents,
   std::map<std::string, std::string> silent_;  // UUID of a GPU that does not answer → why
   std::vector<ports::Gpu>
       known_;  // every GPU that this boot has shown, by index: names those that are silent
+  std::map<std::string, std::string> told_unhealthy_;  // by UUID: why, without times; as Events
+  std::map<std::pair<std::string, GpuTrouble>, std::string> told_troubles_;
   std::string memo_written_;
   CapMinors caps_;
   std::string caps_of_;  // the driver version that they were read under; empty: not yet
@@ -190,6 +203,7 @@ class Agent final : public ports::KubeletEvents,
   std::map<std::string, std::unique_ptr<Registration>> registrations_;
 
   bool inventory_asked_ = false;
+  MonotonicTime inventory_asked_at_{};
   MonotonicTime next_inventory_{};
   bool pods_heard_ = false;  // an answer came, or the wait for the first one is over
   MonotonicTime pods_heard_by_{};

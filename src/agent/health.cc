@@ -12,7 +12,6 @@ namespace {
 
 using std::chrono::seconds;
 
-constexpr std::string_view kHead = "gpuslice-health 1 ";
 constexpr size_t kMaxMarks = 1024;
 constexpr size_t kMaxHealthBytes = 1024 * 1024;
 // Pairs of a GPU and an XID that are counted; further ones count as XID 0.
@@ -20,36 +19,8 @@ constexpr size_t kMaxCounted = 512;
 // An inventory that was under way when the event came may have been read before the instance was
 // made, and comes twice (its topology follows); the next one was not.
 constexpr uint32_t kMostMisses = 3;
-
-void read_list(std::string_view name, std::string_view list, bool& all, std::set<uint64_t>& xids,
-               std::vector<std::string>& problems) {
-  for (const std::string_view part : split(list, ',')) {
-    const std::string word = to_lower(trim(part));
-    if (word.empty()) continue;
-    if (word == "all" || word == "xids")
-      all = true;
-    else if (const auto xid = parse_u64(word))
-      xids.insert(*xid);
-    else
-      problems.push_back(
-          fmt::format("{}: \"{}\" is none of all, xids and the number of an XID: it is left out",
-                      name, json_escape(word.substr(0, 40))));
-  }
-}
-
-template <class Id>
-std::string text_of_id(const std::optional<Id>& id) {
-  return id ? std::to_string(id->value) : "-";
-}
-
-template <class Id>
-bool parse_id(std::string_view text, std::optional<Id>& out) {
-  if (text == "-") return true;
-  const auto number = parse_u64(text);
-  if (!number || *number > UINT32_MAX) return false;
-  out = Id{static_cast<uint32_t>(*number)};
-  return true;
-}
+// Looks further apart than this prove nothing about the time between them.
+constexpr Duration kLongestGap = seconds(30);
 
 // "GPU 3", "GPU 3, GPU instance 7, compute instance 0".
 std::string name_of(const HealthMark& mark, const std::vector<ports::Gpu>& gpus) {
@@ -61,75 +32,32 @@ std::string name_of(const HealthMark& mark, const std::vector<ports::Gpu>& gpus)
   return out;
 }
 
+WallTime whole_seconds(WallTime now) {
+  return std::max(WallTime(std::chrono::floor<seconds>(now).time_since_epoch()), WallTime{});
+}
+
+template <class Id>
+std::string key_of_id(const std::optional<Id>& id) {
+  return id ? std::to_string(id->value) : "-";
+}
+
+// Of what the log says of a mark.
+std::string log_key(const HealthMark& mark) {
+  return fmt::format("xid {} {} {} {}", mark.xid, mark.gpu, key_of_id(mark.gi), key_of_id(mark.ci));
+}
+
+std::string trouble_key(const TroubleMark& mark) {
+  return fmt::format("trouble {} {}", mark.gpu, word_of(mark.seen.trouble));
+}
+
+std::string until(const HealthMark& mark, std::optional<Duration> probe) {
+  if (probe)
+    return fmt::format("it has been clean for {} s",
+                       std::chrono::duration_cast<seconds>(*probe).count());
+  return mark.gi ? "the instance is made anew" : "the GPU is reset";
+}
+
 }  // namespace
-
-XidPolicy::XidPolicy(std::string_view disable, std::string_view enable,
-                     std::vector<std::string>& problems) {
-  read_list("DP_DISABLE_HEALTHCHECKS", disable, none_, disabled_, problems);
-  read_list("DP_ENABLE_HEALTHCHECKS", enable, all_, enabled_, problems);
-}
-
-bool XidPolicy::ignores(uint64_t xid) const {
-  if (all_ || enabled_.contains(xid)) return false;
-  return none_ || disabled_.contains(xid);
-}
-
-std::string HealthMark::reason() const {
-  std::string when = format_utc(since);
-  when.erase(when.rfind('.'), 4);  // whole seconds
-  return fmt::format("XID {} at {}", xid, when);
-}
-
-std::string format_health(const std::vector<HealthMark>& marks, std::string_view boot_id) {
-  std::string out = fmt::format("{}{}\n", kHead, boot_id);
-  for (const HealthMark& mark : marks)
-    out += fmt::format("{} {} {} {} {} {}\n", mark.gpu, text_of_id(mark.gi), text_of_id(mark.ci),
-                       mark.xid,
-                       std::chrono::duration_cast<seconds>(mark.since.time_since_epoch()).count(),
-                       mark.lost ? 1 : 0);
-  return out;
-}
-
-Result<std::vector<HealthMark>> parse_health(std::string_view text, std::string_view boot_id) {
-  if (!text.starts_with(kHead) || !text.ends_with("\n"))
-    return fail(Code::kCorrupt, "it is no whole record of this version");
-  text.remove_suffix(1);
-  std::vector<HealthMark> marks;
-  bool head = true;
-  for (const std::string_view line : split(text, '\n')) {
-    if (head) {
-      head = false;
-      if (line.substr(kHead.size()) != boot_id) return marks;
-      continue;
-    }
-    const auto words = split(line, ' ');
-    HealthMark mark;
-    const bool whole = words.size() == 6 && !words[0].empty() && parse_id(words[1], mark.gi) &&
-                       parse_id(words[2], mark.ci) && (words[5] == "0" || words[5] == "1");
-    const auto xid = whole ? parse_u64(words[3]) : std::nullopt;
-    const auto since = whole ? parse_u64(words[4]) : std::nullopt;
-    if (!xid || !since || *since > 1ULL << 33 || marks.size() >= kMaxMarks)
-      return fail(Code::kCorrupt, "line \"{}\" is no mark", json_escape(line.substr(0, 80)));
-    mark.gpu = std::string(words[0]);
-    mark.xid = *xid;
-    mark.since = WallTime(seconds(*since));
-    mark.lost = words[5] == "1";
-    marks.push_back(std::move(mark));
-  }
-  return marks;
-}
-
-std::map<std::string, std::string> reasons_of(const std::vector<HealthMark>& marks,
-                                              const std::vector<ports::Gpu>& gpus) {
-  std::map<std::string, std::string> out;
-  for (const HealthMark& mark : marks) {
-    if (!mark.gi) out.emplace(mark.gpu, mark.reason());
-    for (const ports::Gpu& gpu : gpus)
-      for (const ports::MigDevice& device : gpu.mig_devices)
-        if (mark.is_of(gpu, device)) out.emplace(device.uuid, mark.reason());
-  }
-  return out;
-}
 
 Health::Health(const HealthOptions& options, std::string path, ports::HostFiles& files, Log& log)
     : policy_(options.disable, options.enable, problems_),
@@ -143,69 +71,79 @@ void Health::start(std::string boot_id) {
   if (path_.empty()) return;
   const auto text = files_.read(path_, kMaxHealthBytes);
   if (!text) return;  // nothing was marked
-  auto marks = parse_health(*text, boot_id_);
-  if (!marks) {
+  auto record = parse_health(*text, boot_id_);
+  if (!record) {
     log_.warning("health: {}: {}; GPUs that an XID marked are taken for healthy", path_,
-                 marks.error().message);
+                 record.error().message);
     return;
   }
-  marks_ = std::move(*marks);
+  record_ = std::move(*record);
+  troubles_ = record_.troubles;
   written_ = *text;
 }
 
 void Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known,
                       WallTime now) {
+  std::vector<HealthMark>& marks = record_.marks;
   HealthMark mark;
   mark.gpu = event.gpu;
   mark.gi = event.gi;
   if (mark.gi) mark.ci = event.ci;
   mark.xid = event.kind == ports::GpuEvent::Kind::kXid ? event.xid : kXidOfDoubleBitEcc;
-  mark.since = std::max(WallTime(std::chrono::floor<seconds>(now).time_since_epoch()), WallTime{});
+  mark.since = whole_seconds(now);
   count(mark.gpu, mark.xid);
-  const std::string key =
-      fmt::format("xid {} {} {} {}", mark.xid, mark.gpu, text_of_id(mark.gi), text_of_id(mark.ci));
   if (policy_.ignores(mark.xid)) {
-    log_.once(Level::kInfo, key,
+    log_.once(Level::kInfo, log_key(mark),
               fmt::format("{}: XID {}: ignored, as a program's own mistake or because "
                           "DP_DISABLE_HEALTHCHECKS says so",
                           name_of(mark, known), mark.xid));
     return;
   }
-  log_.once(
-      Level::kError, key,
-      fmt::format("{}: XID {}: {} unhealthy until {}; see the kernel's log for the "
-                  "driver's own words",
-                  name_of(mark, known), mark.xid, mark.gi ? "its devices are" : "all of it is",
-                  mark.gi ? "the instance is made anew" : "the GPU is reset"));
-  const auto there = std::find_if(marks_.begin(), marks_.end(), [&](const HealthMark& one) {
+  clean_since_.erase(mark.gpu);
+  const auto probe = policy_.clean_probe(mark.xid);
+  log_.once(Level::kError, log_key(mark),
+            fmt::format("{}: XID {}: {} unhealthy until {}; see the kernel's log for the "
+                        "driver's own words",
+                        name_of(mark, known), mark.xid,
+                        mark.gi ? "its devices are" : "all of it is", until(mark, probe)));
+  const auto there = std::find_if(marks.begin(), marks.end(), [&](const HealthMark& one) {
     return one.gpu == mark.gpu && one.gi == mark.gi && one.ci == mark.ci;
   });
-  if (there != marks_.end()) {
-    // The first reason stays, but for one that its loss would take away.
-    if (!there->lost) return;
-    marks_.erase(there);
+  if (there != marks.end()) {
+    // What it asked for before may have been done meanwhile; if not, it asks on.
+    there->asked = false;
+    // The first reason stays, but for one that its loss or a clean probe would take away.
+    const bool graver = policy_.clean_probe(there->xid) && !probe;
+    if (!there->lost && !graver) return;
+    marks.erase(there);
   }
   // More instances than all boards have: the GPU as a whole takes their place.
-  if (marks_.size() >= kMaxMarks) {
-    std::erase_if(marks_, [&](const HealthMark& one) { return one.gpu == mark.gpu; });
+  if (marks.size() >= kMaxMarks) {
+    std::erase_if(marks, [&](const HealthMark& one) { return one.gpu == mark.gpu; });
     mark.gi.reset();
     mark.ci.reset();
-    if (marks_.size() >= kMaxMarks) marks_.erase(marks_.begin());
+    if (marks.size() >= kMaxMarks) marks.erase(marks.begin());
   }
   for (const ports::Gpu& gpu : known)
     for (const ports::MigDevice& device : gpu.mig_devices)
       if (mark.is_of(gpu, device)) mark.devices.insert(device.uuid);
-  marks_.push_back(std::move(mark));
+  marks.push_back(std::move(mark));
 }
 
-void Health::on_inventory(const std::vector<ports::Gpu>& gpus,
-                          const std::map<std::string, std::string>& silent,
-                          const std::set<std::string>& mute) {
-  for (HealthMark& mark : marks_) {
-    const auto gpu = std::find_if(gpus.begin(), gpus.end(),
+void Health::on_inventory(const HealthLook& look) {
+  look_at_marks(look);
+  look_at_driver(look.driver);
+  look_at_troubles(look);
+  probe(look);
+  looked_ = look.now;
+}
+
+void Health::look_at_marks(const HealthLook& look) {
+  for (HealthMark& mark : record_.marks) {
+    const auto gpu = std::find_if(look.gpus.begin(), look.gpus.end(),
                                   [&](const ports::Gpu& g) { return g.uuid == mark.gpu; });
-    if (gpu == gpus.end() || silent.contains(mark.gpu)) {
-      if (!mute.contains(mark.gpu)) mark.lost = true;
+    if (gpu == look.gpus.end() || look.silent.contains(mark.gpu)) {
+      if (!look.mute.contains(mark.gpu)) mark.lost = true;
       continue;
     }
     mark.back = mark.lost;
@@ -225,36 +163,130 @@ void Health::on_inventory(const std::vector<ports::Gpu>& gpus,
     }
   }
   // A mark that came after the loss stays: the GPU that came back has failed again.
-  std::erase_if(marks_, [&](const HealthMark& mark) {
-    const bool over = mark.back || mark.misses >= kMostMisses;
-    if (over) forget(mark, mark.back ? "the GPU was lost and came back" : "it is gone");
-    return over;
+  forget_all([](const HealthMark& mark) { return mark.back; }, "the GPU was lost and came back");
+  forget_all([](const HealthMark& mark) { return mark.misses >= kMostMisses; }, "it is gone");
+  for (const ports::Gpu& gpu : look.gpus) {
+    if (look.silent.contains(gpu.uuid) || !gpu.recovery_action) continue;
+    const auto of_it = [&](const HealthMark& mark) { return mark.gpu == gpu.uuid; };
+    const bool asked =
+        std::any_of(record_.marks.begin(), record_.marks.end(),
+                    [&](const HealthMark& mark) { return of_it(mark) && mark.asked; });
+    // Somebody else has reset it: nothing but a reset ends this request of the driver.
+    if (asked && *gpu.recovery_action == 0)
+      forget_all(of_it, "the GPU had asked for a reset, and asks no more: it was reset");
+    for (HealthMark& mark : record_.marks)
+      if (of_it(mark)) mark.asked = asks_for_reset(gpu);
+  }
+}
+
+// A driver's modules go and others come only with every GPU initialised anew.
+void Health::look_at_driver(std::string_view driver) {
+  if (driver.empty() || record_.driver == driver) return;
+  if (!record_.driver.empty())
+    forget_all([](const HealthMark&) { return true; },
+               fmt::format("driver {} took the place of {}", driver, record_.driver));
+  record_.driver = std::string(driver);
+}
+
+void Health::look_at_troubles(const HealthLook& look) {
+  std::vector<TroubleMark> before = std::move(troubles_);
+  troubles_.clear();
+  const auto known_before = [&](const std::string& gpu, GpuTrouble trouble) {
+    return std::find_if(before.begin(), before.end(), [&](const TroubleMark& one) {
+      return one.gpu == gpu && one.seen.trouble == trouble;
+    });
+  };
+  for (const ports::Gpu& gpu : look.gpus) {
+    if (look.silent.contains(gpu.uuid)) {
+      // It says nothing: what it said last holds.
+      for (const TroubleMark& one : before)
+        if (one.gpu == gpu.uuid) troubles_.push_back(one);
+      continue;
+    }
+    const bool was_hot = known_before(gpu.uuid, GpuTrouble::kTemperature) != before.end();
+    for (TroubleSeen& seen : troubles_of(gpu, was_hot)) {
+      TroubleMark mark{gpu.uuid, std::move(seen), whole_seconds(look.wall), {}};
+      mark.verdict = policy_.judge(mark.seen.trouble, !gpu.mig_devices.empty());
+      if (const auto known = known_before(gpu.uuid, mark.seen.trouble); known != before.end())
+        mark.since = known->since;
+      tell_of(gpu, mark);
+      troubles_.push_back(std::move(mark));
+    }
+    for (const TroubleMark& one : before)
+      if (one.gpu == gpu.uuid &&
+          std::none_of(troubles_.begin(), troubles_.end(), [&](const TroubleMark& now) {
+            return now.gpu == one.gpu && now.seen.trouble == one.seen.trouble;
+          })) {
+        log_.info("GPU {}: {}: over", gpu.index.value, one.seen.text);
+        log_.over(trouble_key(one));
+      }
+  }
+  record_.troubles.clear();
+  for (const TroubleMark& one : troubles_)
+    if (one.unhealthy()) record_.troubles.push_back(one);
+}
+
+void Health::tell_of(const ports::Gpu& gpu, const TroubleMark& mark) {
+  const std::string name = fmt::format("GPU {}: {}", gpu.index.value, mark.seen.text);
+  switch (mark.verdict) {
+    case HealthPolicy::Verdict::kUnhealthy:
+      log_.once(Level::kError, trouble_key(mark),
+                fmt::format("{}: all of it is unhealthy as long as it says so", name));
+      break;
+    case HealthPolicy::Verdict::kTold:
+      log_.once(Level::kWarning, trouble_key(mark),
+                fmt::format("{}: its MIG devices are given out all the same", name));
+      break;
+    case HealthPolicy::Verdict::kIgnored:
+      break;
+  }
+}
+
+void Health::probe(const HealthLook& look) {
+  if (look.now - looked_ > kLongestGap) clean_since_.clear();
+  for (const ports::Gpu& gpu : look.gpus) {
+    const bool clean = !look.silent.contains(gpu.uuid) &&
+                       std::none_of(record_.troubles.begin(), record_.troubles.end(),
+                                    [&](const TroubleMark& one) { return one.gpu == gpu.uuid; });
+    if (!clean) {
+      clean_since_.erase(gpu.uuid);
+      continue;
+    }
+    const MonotonicTime since = clean_since_.try_emplace(gpu.uuid, look.now).first->second;
+    forget_all(
+        [&](const HealthMark& mark) {
+          const auto time = policy_.clean_probe(mark.xid);
+          return mark.gpu == gpu.uuid && time && look.now - since >= *time;
+        },
+        "it has been clean for as long as --xid-clean-probe says");
+  }
+  std::erase_if(clean_since_, [&](const auto& one) {
+    return std::none_of(look.gpus.begin(), look.gpus.end(),
+                        [&](const ports::Gpu& gpu) { return gpu.uuid == one.first; });
   });
 }
 
 void Health::on_reset(const std::string& gpu) {
-  std::erase_if(marks_, [&](const HealthMark& mark) {
-    if (mark.gpu == gpu) forget(mark, "the GPU was reset");
-    return mark.gpu == gpu;
-  });
+  forget_all([&](const HealthMark& mark) { return mark.gpu == gpu; }, "the GPU was reset");
 }
 
 void Health::on_destroyed(const std::set<std::string>& devices) {
-  for (HealthMark& mark : marks_) {
+  for (HealthMark& mark : record_.marks) {
     if (mark.devices.empty()) continue;
     std::erase_if(mark.devices, [&](const std::string& one) { return devices.contains(one); });
     if (mark.devices.empty()) mark.misses = kMostMisses;
   }
-  std::erase_if(marks_, [&](const HealthMark& mark) {
-    if (mark.misses >= kMostMisses) forget(mark, "it was destroyed");
-    return mark.misses >= kMostMisses;
-  });
+  forget_all([](const HealthMark& mark) { return mark.misses >= kMostMisses; }, "it was destroyed");
 }
 
-void Health::forget(const HealthMark& mark, std::string_view why) {
-  log_.info("{}: {} is over: {}", name_of(mark, {}), mark.reason(), why);
-  log_.over(
-      fmt::format("xid {} {} {} {}", mark.xid, mark.gpu, text_of_id(mark.gi), text_of_id(mark.ci)));
+template <class Matches>
+void Health::forget_all(Matches matches, std::string_view why) {
+  std::erase_if(record_.marks, [&](const HealthMark& mark) {
+    if (!matches(mark)) return false;
+    log_.info("{}: {} is over: {}", name_of(mark, {}), mark.reason(Since::kSaid), why);
+    log_.over(log_key(mark));
+    return true;
+  });
 }
 
 void Health::count(const std::string& gpu, uint64_t xid) {
@@ -263,8 +295,9 @@ void Health::count(const std::string& gpu, uint64_t xid) {
 }
 
 void Health::write() {
-  if (path_.empty() || (marks_.empty() && written_.empty())) return;
-  std::string text = format_health(marks_, boot_id_);
+  const bool nothing = record_.marks.empty() && record_.troubles.empty();
+  if (path_.empty() || (nothing && written_.empty())) return;
+  std::string text = format_health(record_, boot_id_);
   if (text == written_) return;
   if (const Status written = files_.write_atomic(path_, text, false); !written) {
     log_.once(Level::kWarning, "health",

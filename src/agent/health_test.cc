@@ -1,7 +1,8 @@
-// What an XID does to devices, for how long, and what a restart remembers, by tables.
+// What XIDs and troubles do to devices, for how long, and what a restart remembers.
 
 #include "agent/health.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -21,66 +22,14 @@ const std::string kReason79 = "XID 79 at 2026-09-21T14:13:20Z";
 
 using Reasons = std::map<std::string, std::string>;
 
-bool ignored(const char* disable, const char* enable, uint64_t xid) {
-  std::vector<std::string> problems;
-  const XidPolicy policy(disable, enable, problems);
-  EXPECT_TRUE(problems.empty()) << problems[0];
-  return policy.ignores(xid);
-}
-
-TEST(XidPolicy, NvidiasDefaultsAndBothVariables) {
-  const struct {
-    const char* disable;
-    const char* enable;
-    std::vector<uint64_t> ignored, counted;
-  } cases[] = {
-      {"", "", {13, 31, 43, 45, 68, 109}, {0, 48, 63, 74, 79, 94, 95, 999}},
-      {"all", "", {13, 79, 48, 999}, {}},
-      {"xids", "", {13, 79}, {}},
-      {" XIDS ", "", {79}, {}},
-      // NVIDIA's plugin checks nothing at all then.
-      {"all", "79", {13, 48, 95}, {79}},
-      {"all", "79, 95", {13, 48}, {79, 95}},
-      // NVIDIA's plugin takes 0 for all.
-      {"0", "", {0, 13}, {79}},
-      {"79,48", "", {13, 48, 79}, {95}},
-      {"79", "all", {}, {13, 31, 79, 95}},
-      {"all", "xids", {}, {13, 79}},
-      {"79", "79", {13}, {79}},
-      {"", "13,,109,", {31, 43, 45, 68}, {13, 109, 79}},
-  };
-  for (const auto& one : cases) {
-    for (const uint64_t xid : one.ignored)
-      EXPECT_TRUE(ignored(one.disable, one.enable, xid))
-          << one.disable << " / " << one.enable << ": XID " << xid;
-    for (const uint64_t xid : one.counted)
-      EXPECT_FALSE(ignored(one.disable, one.enable, xid))
-          << one.disable << " / " << one.enable << ": XID " << xid;
-  }
-}
-
-TEST(XidPolicy, WhatMeansNothingIsToldAndTheRestCounts) {
-  std::vector<std::string> problems;
-  const XidPolicy policy("79,ecc,-1", "13x", problems);
-  EXPECT_EQ(
-      problems,
-      (std::vector<std::string>{
-          "DP_DISABLE_HEALTHCHECKS: \"ecc\" is none of all, xids and the number of an XID: it "
-          "is left out",
-          "DP_DISABLE_HEALTHCHECKS: \"-1\" is none of all, xids and the number of an XID: it "
-          "is left out",
-          "DP_ENABLE_HEALTHCHECKS: \"13x\" is none of all, xids and the number of an XID: it "
-          "is left out"}));
-  EXPECT_TRUE(policy.ignores(79));
-  EXPECT_TRUE(policy.ignores(13));
-}
-
 struct HealthTest : ::testing::Test {
   MemoryFiles files;
   std::string said;
   Log log{[this](std::string_view line) { said += line; }, [] { return kNow; }};
   HealthOptions options;
   std::unique_ptr<Health> health;
+  std::string driver = "580.65.06";
+  MonotonicTime now{std::chrono::seconds(100)};
   // GPU-0 whole; GPU-1 with two GPU instances, the first of two compute instances.
   std::vector<ports::Gpu> gpus;
 
@@ -123,10 +72,17 @@ struct HealthTest : ::testing::Test {
     health->write();
   }
   void look(const Reasons& silent = {}, const std::set<std::string>& mute = {}) {
-    health->on_inventory(gpus, silent, mute);
+    health->on_inventory({gpus, silent, mute, driver, now, kNow});
     health->write();
   }
-  [[nodiscard]] Reasons reasons() const { return reasons_of(health->marks(), gpus); }
+  // Looks every five seconds, as the agent does.
+  void look_for(int seconds) {
+    for (int passed = 0; passed < seconds; passed += 5) {
+      now += std::chrono::seconds(5);
+      look();
+    }
+  }
+  [[nodiscard]] Reasons reasons() const { return reasons_of(health->record(), gpus); }
 };
 
 TEST_F(HealthTest, AnXidGoesToWhatItNames) {
@@ -202,9 +158,9 @@ TEST_F(HealthTest, AFullDiskIsTriedAgainAndACorruptFileIsTold) {
   health->write();
   start();
   EXPECT_EQ(reasons().size(), 1U);
-  files.files[kFile] = "gpuslice-health 1 b\nGPU-0 - - 79\n";
+  files.files[kFile] = "gpuslice-health 2 b -\nxid GPU-0 - - 79\n";
   start();
-  EXPECT_NE(said.find("line \"GPU-0 - - 79\" is no mark"), std::string::npos) << said;
+  EXPECT_NE(said.find("line \"xid GPU-0 - - 79\" is no mark"), std::string::npos) << said;
   EXPECT_TRUE(reasons().empty());
 }
 
@@ -228,7 +184,7 @@ TEST_F(HealthTest, AnXidAfterTheLossOutlivesTheComingBack) {
   xid("GPU-1", 79, 1, 0);
   health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 79, GiId{1}, {}}, gpus, kNow);
   look();
-  EXPECT_EQ(health->marks().size(), 2U);
+  EXPECT_EQ(health->record().marks.size(), 2U);
   EXPECT_EQ(reasons().count("GPU-0"), 0U);
   // Also where it names the same as the one that the loss takes away.
   xid("GPU-0", 95);
@@ -257,7 +213,7 @@ TEST_F(HealthTest, AnInstanceThatIsGoneIsForgottenAndAnotherInItsPlaceIsHealthy)
   xid("GPU-1", 79, 1, 1);
   remove("MIG-b");
   look();
-  EXPECT_TRUE(health->marks().empty());
+  EXPECT_TRUE(health->record().marks.empty());
   add("MIG-b", 1, 1);  // the UUID of one that is made anew in the same place is the same
   look();
   EXPECT_TRUE(reasons().empty());
@@ -286,13 +242,152 @@ TEST_F(HealthTest, AnInstanceThatWasNotSeenYetIsMarkedWhenItIs) {
   EXPECT_EQ(reasons(), (Reasons{{"MIG-e", kReason79}}));
   xid("GPU-1", 79, 6, 0);
   for (int i = 0; i < 3; ++i) look();
-  EXPECT_EQ(health->marks().size(), 1U) << "there is none";
+  EXPECT_EQ(health->record().marks.size(), 1U) << "there is none";
+}
+
+TEST_F(HealthTest, WhatItTellsOfItselfCountsAsLongAsItTellsIt) {
+  gpus[0].ecc_uncorrected = 1;
+  gpus[1].ecc_uncorrected = 1;  // it has instances: which of them it was, an XID says
+  look();
+  const Reasons ecc = {{"GPU-0", "1 uncorrectable ECC error since its last reset"}};
+  EXPECT_EQ(reasons(), ecc);
+  EXPECT_EQ(health->troubles().size(), 2U);
+  EXPECT_NE(said.find("GPU 1: 1 uncorrectable ECC error since its last reset: its MIG devices are "
+                      "given out all the same"),
+            std::string::npos)
+      << said;
+  start();
+  EXPECT_EQ(reasons(), ecc) << "before the first look after a restart, too";
+  look({{"GPU-0", "nvmlDeviceGetName has not answered for 5 s"}}, {"GPU-0"});
+  EXPECT_EQ(reasons(), ecc) << "a GPU that says nothing takes nothing back";
+  xid("GPU-0", 79);
+  EXPECT_EQ(reasons(), (Reasons{{"GPU-0", kReason79 + "; " + ecc.at("GPU-0")}}));
+  EXPECT_EQ(reasons_of(health->record(), gpus, Since::kLeftOut).at("GPU-0"),
+            "XID 79; " + ecc.at("GPU-0"));
+  gpus[0].ecc_uncorrected = 0;
+  look();
+  EXPECT_EQ(reasons(), (Reasons{{"GPU-0", kReason79}}));
+  EXPECT_NE(said.find("GPU 0: 1 uncorrectable ECC error since its last reset: over"),
+            std::string::npos)
+      << said;
+}
+
+TEST_F(HealthTest, AResetByAnotherProgramIsSeenByWhatTheGpuAskedFor) {
+  xid("GPU-0", 79);
+  gpus[0].recovery_action = 0;
+  look();
+  EXPECT_EQ(reasons().size(), 1U) << "a GPU that never asked tells of no reset";
+  gpus[0].recovery_action = 1;
+  look();
+  start();  // also when the agent was away meanwhile
+  look({{"GPU-0", "Unknown Error"}}, {"GPU-0"});
+  EXPECT_EQ(reasons().size(), 1U);
+  gpus[0].recovery_action = 0;
+  look();
+  EXPECT_TRUE(reasons().empty());
+  EXPECT_NE(said.find("asks no more: it was reset"), std::string::npos) << said;
+}
+
+TEST_F(HealthTest, AFailureAfterTheResetIsNotTakenForTheOneBefore) {
+  xid("GPU-0", 79);
+  gpus[0].recovery_action = 4;
+  look();
+  xid("GPU-0", 95);
+  gpus[0].recovery_action = 0;
+  look();
+  EXPECT_EQ(reasons().size(), 1U);
+}
+
+TEST_F(HealthTest, AnotherDriverBeginsAnew) {
+  look();
+  xid("GPU-0", 79);
+  xid("GPU-1", 94, 1, 0);
+  look();
+  EXPECT_EQ(reasons().size(), 2U);
+  start();
+  driver = "580.95.05";
+  look();
+  EXPECT_TRUE(reasons().empty());
+  EXPECT_NE(said.find("driver 580.95.05 took the place of 580.65.06"), std::string::npos) << said;
+}
+
+struct CleanProbe : HealthTest {
+  CleanProbe() {
+    health->set_clean_probes({{94, std::chrono::seconds(60)}});
+    look();
+  }
+};
+
+TEST_F(CleanProbe, HealsAfterItsTimeAndNotBefore) {
+  xid("GPU-1", 94, 1, 0);
+  xid("GPU-0", 79);
+  EXPECT_NE(said.find("unhealthy until it has been clean for 60 s"), std::string::npos) << said;
+  look_for(60);
+  EXPECT_EQ(reasons().count("MIG-a"), 1U) << "the first look was after five seconds";
+  look_for(5);
+  EXPECT_EQ(reasons(), (Reasons{{"GPU-0", kReason79}})) << "the other waits for a reset";
+}
+
+TEST_F(CleanProbe, AFurtherXidBeginsItAnewAndAnIgnoredOneDoesNot) {
+  xid("GPU-1", 94, 1, 0);
+  look_for(50);
+  xid("GPU-1", 94, 2, 0);
+  look_for(30);
+  xid("GPU-1", 31, 1, 0);
+  look_for(30);
+  EXPECT_EQ(reasons().size(), 2U);
+  look_for(5);
+  EXPECT_TRUE(reasons().empty());
+}
+
+TEST_F(CleanProbe, SilenceTroubleAndAGapAreNotClean) {
+  xid("GPU-0", 94);
+  look_for(60);
+  look({{"GPU-0", "hangs"}}, {"GPU-0"});
+  look_for(60);
+  EXPECT_EQ(reasons().size(), 1U);
+  gpus[0].recovery_action = 4;
+  look();
+  gpus[0].recovery_action = 3;
+  look_for(60);
+  gpus[0].recovery_action = {};
+  look_for(60);
+  EXPECT_EQ(reasons().size(), 1U);
+  now += std::chrono::seconds(600);  // nobody looked
+  look();
+  EXPECT_EQ(reasons().size(), 1U);
+  look_for(60);
+  EXPECT_TRUE(reasons().empty());
+}
+
+TEST_F(CleanProbe, AGraverXidTakesItsPlace) {
+  xid("GPU-0", 94);
+  xid("GPU-0", 79);
+  EXPECT_EQ(reasons(), (Reasons{{"GPU-0", kReason79}}));
+  xid("GPU-0", 94);
+  look_for(120);
+  EXPECT_EQ(reasons(), (Reasons{{"GPU-0", kReason79}}));
+}
+
+TEST_F(CleanProbe, ARestartBeginsItAnewAndAnotherConfigurationCounts) {
+  xid("GPU-0", 94);
+  look_for(55);
+  start();
+  health->set_clean_probes({{94, std::chrono::seconds(60)}});
+  look_for(60);
+  EXPECT_EQ(reasons().size(), 1U);
+  health->set_clean_probes({});
+  look_for(60);
+  EXPECT_EQ(reasons().size(), 1U);
+  health->set_clean_probes({{94, std::chrono::seconds(30)}});
+  look_for(5);
+  EXPECT_TRUE(reasons().empty());
 }
 
 TEST_F(HealthTest, AStormIsBounded) {
   for (uint32_t i = 0; i < 3000; ++i)
     health->on_event({"GPU-1", ports::GpuEvent::Kind::kXid, 79, GiId{i}, CiId{0}}, gpus, kNow);
-  EXPECT_LE(health->marks().size(), 1024U);
+  EXPECT_LE(health->record().marks.size(), 1024U);
   EXPECT_EQ(reasons().at("GPU-1"), kReason79);
   for (uint64_t code = 200; code < 800; ++code)
     health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, code, {}, {}}, gpus, kNow);

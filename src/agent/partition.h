@@ -111,6 +111,10 @@ class Partition {
   // True once after a change: the hardware is to be looked at again at once.
   [[nodiscard]] bool wants_inventory();
   [[nodiscard]] bool may_offer() const;
+  // The NVML worker has something of it to do.
+  [[nodiscard]] bool at_work() const {
+    return phase_ != Phase::kIdle && phase_ != Phase::kWithdrawing && phase_ != Phase::kLooking;
+  }
 
   [[nodiscard]] const ports::MigStatus& status() const { return status_; }
   [[nodiscard]] const PartitionCounts& counts() const { return counts_; }

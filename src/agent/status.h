@@ -40,6 +40,7 @@ struct AgentStatus {
   std::vector<ports::Gpu> gpus;
   std::map<std::string, std::string> unhealthy;  // UUID of a GPU or a MIG device -> why
   XidCounts xids;
+  std::vector<TroubleMark> troubles;  // what GPUs tell of themselves
   std::map<std::string, ResourceStatus> resources;
   HeldIds held;
   std::vector<ports::PodDevices> pods;  // as the kubelet told last

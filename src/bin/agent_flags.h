@@ -34,6 +34,7 @@ struct AgentCommand {
   std::string cdi_hook_path;  // "" when not said: bin/gpuslice below the state folder
   bool require_distinct = false;
   bool no_kube = false;
+  std::string events = "auto";                  // of health, on the Node: auto, on, off
   std::map<std::string, std::string> kube;      // flags about the API server: "node-name"
   std::map<config::Flag, std::string> options;  // NVIDIA's flags that were written, as written
 };

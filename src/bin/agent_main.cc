@@ -183,6 +183,8 @@ NodeAgent::NodeAgent(const AgentCommand& command, AgentSetup setup, host::EventL
                                                     });
   if (setup_.kube) {
     make_api_node();
+    if (setup_.health_events)
+      mine.health_event = [this](ports::KubeEvent event) { api_node_->record(std::move(event)); };
     mine.labels.apply = [this](const agent::Labels& labels) { api_node_->labels().want(labels); };
     ports.evictor = api_node_->evictor();
   }

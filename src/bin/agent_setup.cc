@@ -151,14 +151,17 @@ Result<kube::Account> account(const std::string& kubeconfig, char** environment)
 // What is asked of the API server: labels that tell, where that was said, and labels that choose,
 // where there is something to choose from and an account.
 Status set_kube(const AgentCommand& command, char** environment, AgentSetup& setup) {
-  const bool tells = setup.labels_to == agent::LabelsTo::kNode;
+  const char* const teller = setup.labels_to == agent::LabelsTo::kNode ? "--labels-to node"
+                             : command.events == "on"                  ? "--events on"
+                                                                       : nullptr;
+  const bool tells = teller != nullptr;
   const agent::MigSource& mig = setup.partition.source;
   const bool chooses_mig =
       setup.changes_mig && mig.any() && mig.label.empty() && mig.label_path.empty();
   const bool chooses = chooses_mig || setup.config_folder.has_value();
   const bool needed = tells || command.mig_evict;
   if (command.no_kube && tells)
-    return fail(Code::kUsage, "agent: --labels-to node and --no-kube: only one of them can hold");
+    return fail(Code::kUsage, "agent: {} and --no-kube: only one of them can hold", teller);
   if (command.no_kube && command.mig_evict)
     return fail(Code::kUsage, "agent: --mig-evict and --no-kube: only one of them can hold");
   if (command.no_kube || (!needed && !chooses)) return {};
@@ -175,11 +178,12 @@ Status set_kube(const AgentCommand& command, char** environment, AgentSetup& set
     return fail(Code::kUsage,
                 "agent: {}: which node this is is not known; write --node-name, or give NODE_NAME "
                 "from the pod's spec.nodeName{}",
-                tells               ? "--labels-to node"
+                tells               ? teller
                 : command.mig_evict ? "--mig-evict"
                 : chooses_mig       ? "--mig-config with the API server"
                                     : "--config-dir with the API server",
                 needed ? "" : "; without the API server: --no-kube");
+  setup.health_events = command.events != "off";
   setup.partition.source.label_from_api = chooses_mig;
   setup.evicts = command.mig_evict;
   if (setup.config_folder) setup.config_folder->by_label = true;

@@ -33,8 +33,9 @@ struct AgentSetup {
   agent::LabelsTo labels_to = agent::LabelsTo::kNowhere;
   agent::PartitionOptions partition;
   agent::HealthOptions health;
-  bool changes_mig = true;  // the role mig
-  bool evicts = false;      // pods that are in the way of a change
+  bool health_events = false;  // with `kube`: changes of health are told as Events of the Node
+  bool changes_mig = true;     // the role mig
+  bool evicts = false;         // pods that are in the way of a change
   Places places;
   std::optional<kube::Account> kube;  // where something is asked of the API server
   std::string node;                   // the own Node's name, with `kube`

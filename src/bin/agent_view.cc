@@ -156,6 +156,17 @@ std::vector<Family> make_families(const View& view) {
     xids.samples.push_back(
         {{{"gpu", what.first}, {"xid", std::to_string(what.second)}}, static_cast<double>(count)});
   if (!xids.samples.empty()) out.push_back(std::move(xids));
+  Family troubles{
+      "gpuslice_gpu_trouble",
+      "What a GPU tells of its own state: 1 while it does, also where that makes nothing "
+      "unhealthy.",
+      Type::kGauge,
+      {},
+      {}};
+  for (const agent::TroubleMark& one : status.troubles)
+    troubles.samples.push_back(
+        {{{"gpu", one.gpu}, {"trouble", std::string(agent::word_of(one.seen.trouble))}}, 1});
+  if (!troubles.samples.empty()) out.push_back(std::move(troubles));
   add_mig_families(status, out);
   out.push_back(one("gpuslice_reconciles_total",
                     "Times that the agent compared what is with what is wanted.", Type::kCounter,
@@ -179,6 +190,8 @@ void add_gpus(const View& view, http::PageModel& page) {
     row.name = gpu.name;
     const auto why = view.status.unhealthy.find(gpu.uuid);
     row.health = why == view.status.unhealthy.end() ? "healthy" : why->second;
+    for (const agent::TroubleMark& one : view.status.troubles)
+      if (one.gpu == gpu.uuid && !one.unhealthy()) row.health += "; " + one.seen.text;
     row.memory_total_mib = gpu.memory_total_bytes / kMiB;
     if (const ports::Gpu* sample = sample_of(view, gpu.uuid)) {
       row.memory_used_mib = sample->memory_used_bytes.value_or(0) / kMiB;

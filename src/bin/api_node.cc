@@ -19,6 +19,7 @@ ApiNode::ApiNode(ports::Timers& timers, Log& log, Told told)
 }
 
 void ApiNode::begin(ports::KubeApi& kube) {
+  kube_ = &kube;
   labels_.begin(kube);
   patches_.begin(kube);
   if (mig_) mig_->begin(kube);
@@ -27,10 +28,15 @@ void ApiNode::begin(ports::KubeApi& kube) {
 }
 
 void ApiNode::end() {
+  kube_ = nullptr;
   labels_.end();
   patches_.end();
   if (mig_) mig_->end();
   if (evictor_) evictor_->end();
+}
+
+void ApiNode::record(ports::KubeEvent event) {
+  if (kube_ != nullptr) kube_->record(std::move(event));
 }
 
 void ApiNode::on_node(std::optional<ports::NodeObject> node) {

@@ -37,6 +37,8 @@ class ApiNode final : public ports::KubeEvents {
   void begin(ports::KubeApi& kube);
   void end();
 
+  // An Event of the Node; forgotten before begin() and after end().
+  void record(ports::KubeEvent event);
   [[nodiscard]] NodeLabels& labels() { return labels_; }
   // Null where the node's labels choose no layout.
   [[nodiscard]] ports::MigStatusBoard* mig_board() { return mig_ ? &*mig_ : nullptr; }
@@ -57,6 +59,7 @@ class ApiNode final : public ports::KubeEvents {
 
  private:
   Log& log_;
+  ports::KubeApi* kube_ = nullptr;  // while it may be asked
   NodeLabels labels_;
   NodePatches patches_;
   std::optional<NodeMig> mig_;

@@ -1,6 +1,7 @@
 #include "bin/ask_main.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -8,10 +9,12 @@
 #include <filesystem>
 
 #include "agent/device_table.h"
+#include "agent/gpu_memo.h"
 #include "agent/health.h"
 #include "agent/ledger_file.h"
 #include "bin/agent_flags.h"
 #include "bin/agent_setup.h"
+#include "bin/gpu_readers.h"
 #include "bin/mig_main.h"
 #include "bin/mig_node.h"
 #include "cli/list.h"
@@ -58,6 +61,24 @@ int print(const std::string& text) {
   return 0;
 }
 
+// GPUs that do not answer now, as a running agent has seen them before: it lists them.
+void add_silent(const cli::NodeView& node, const AgentSetup& setup, host::NodeFiles& files,
+                agent::Hardware& hardware) {
+  const auto text = files.read(setup.places.gpus(), 1024 * 1024);
+  if (node.silent.empty() || !text) return;
+  const auto known = agent::parse_gpu_memo(*text, files.boot_id().value_or(""));
+  if (!known) return;
+  for (const cli::SilentGpu& silent : node.silent)
+    for (const ports::Gpu& gpu : *known) {
+      if (gpu.index.value != silent.index) continue;
+      hardware.gpus.push_back(gpu);
+      std::string& why = hardware.unhealthy[gpu.uuid];
+      why = why.empty() ? silent.error.message : fmt::format("{}; {}", silent.error.message, why);
+    }
+  std::sort(hardware.gpus.begin(), hardware.gpus.end(),
+            [](const ports::Gpu& a, const ports::Gpu& b) { return a.index < b.index; });
+}
+
 Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const AgentSetup& setup,
                                                 const std::string& config_text) {
   const config::DevicePluginFile file =
@@ -76,10 +97,11 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
       for (const agent::LedgerEntry& entry : *entries) held[entry.resource].insert(entry.id);
   }
   if (const auto text = files.read(setup.places.health(), 1024 * 1024)) {
-    // What a running agent has learnt from the driver's events.
-    if (const auto marks = agent::parse_health(*text, files.boot_id().value_or("")))
-      hardware.unhealthy = agent::reasons_of(*marks, hardware.gpus);
+    // What a running agent has learnt from the driver's events, and judged.
+    if (const auto record = agent::parse_health(*text, files.boot_id().value_or("")))
+      hardware.unhealthy = agent::reasons_of(*record, hardware.gpus);
   }
+  add_silent(node, setup, files, hardware);
   TRY_ASSIGN(const agent::DeviceTable table, agent::make_device_table(hardware, effective, held));
   std::vector<cli::DeviceRow> rows;
   for (const auto& [name, resource] : table.resources) {
@@ -151,6 +173,23 @@ Result<int> try_smi(const std::vector<std::string>& all) {
 
 }  // namespace
 
+namespace {
+
+Result<std::string> list_text(ports::Nvml& nvml, const AgentSetup& setup, const std::string& what,
+                              cli::Format format) {
+  TRY_ASSIGN(const cli::NodeView node, cli::read_node(nvml, ports::Detail::kInventory));
+  if (what == "gpus") return cli::list_gpus(node, format);
+  std::string text;
+  if (!setup.config.path.empty()) {
+    host::NodeFiles files(setup.root);
+    TRY_ASSIGN(text, files.read(setup.config.path, config::kMaxFileBytes));
+  }
+  TRY_ASSIGN(const std::vector<cli::DeviceRow> rows, device_rows(node, setup, text));
+  return cli::list_devices(rows, format);
+}
+
+}  // namespace
+
 bool started_as_smi(const char* argv0) { return fs::path(argv0).filename() == "nvidia-smi"; }
 
 Result<int> run_list(const std::vector<std::string>& all, char** environment) {
@@ -176,16 +215,17 @@ Result<int> run_list(const std::vector<std::string>& all, char** environment) {
                 "gpuslice list gpus [--root DIR] [-o json|yaml]",
                 args.empty() ? "what?" : fmt::format("not understood: {}", fmt::join(args, " ")));
   TRY_ASSIGN(const AgentSetup setup, make_setup(command, environment));
-  nvml::Session session(setup.root);
-  TRY_ASSIGN(const cli::NodeView node, cli::read_node(session, ports::Detail::kInventory));
-  if (args[0] == "gpus") return print(cli::list_gpus(node, format));
-  std::string text;
-  if (!setup.config.path.empty()) {
-    host::NodeFiles files(setup.root);
-    TRY_ASSIGN(text, files.read(setup.config.path, config::kMaxFileBytes));
+  PatientNvml nvml(setup.root);
+  const Result<std::string> text = list_text(nvml, setup, args[0], format);
+  const int code = text ? print(*text) : 0;
+  if (!nvml.stop()) {
+    // A thread that waits for the driver uses what would be destroyed now.
+    if (!text) fmt::print(stderr, "{}\n", text.error().text());
+    std::fflush(stdout);
+    ::_exit(text ? code : exit_code(text.error().code));
   }
-  TRY_ASSIGN(const std::vector<cli::DeviceRow> rows, device_rows(node, setup, text));
-  return print(cli::list_devices(rows, format));
+  if (!text) return std::unexpected(text.error());
+  return code;
 }
 
 Result<int> run_smi(const std::vector<std::string>& all) {

@@ -122,6 +122,11 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
   app.add_flag("--require-distinct", agent.require_distinct,
                "several replicas in one container are of several devices, or refused");
   app.add_flag("--no-kube", agent.no_kube, "without the API server");
+  app.add_option("--events", agent.events,
+                 "Events of the Node when a GPU's health changes: on, off, or auto: where the API "
+                 "server is talked to anyway")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
   for (const std::string_view name : kKubeFlags) {
     app.add_option("--" + std::string(name), agent.kube[std::string(name)], "of the API server")
         ->group("as NVIDIA's");

@@ -14,6 +14,7 @@ struct Places {
   [[nodiscard]] std::string locks() const { return run_dir + "/mig"; }
   [[nodiscard]] std::string ledger() const { return run_dir + "/ledger"; }
   [[nodiscard]] std::string health() const { return ledger() + ".health"; }
+  [[nodiscard]] std::string gpus() const { return ledger() + ".gpus"; }
 };
 
 // `state_dir`, `run_dir`: as said on the command line, "" when not said. All paths are absolute.

@@ -162,6 +162,7 @@ TEST(Effective, EveryFlagByEveryName) {
   for (const FlagRow& row : flag_rows()) {
     const std::string value = row.type == FlagType::kBool       ? "true"
                               : row.type == FlagType::kDuration ? "5s"
+                              : row.type == FlagType::kXidTimes ? "94=60s"
                               : row.choices[0].empty()          ? "0"
                                                                 : std::string(row.choices[1]);
     Said by_option;
@@ -174,6 +175,24 @@ TEST(Effective, EveryFlagByEveryName) {
       EXPECT_EQ(merge(by_environment, {}, "f").value().text(row.flag), value) << name;
     }
   }
+}
+
+TEST(Effective, TimesOfXids) {
+  EXPECT_EQ(parse_xid_times("94=60s, 95 = 1m30s,,94=2m").value(),
+            (std::map<uint64_t, int64_t>{{94, 120'000'000'000}, {95, 90'000'000'000}}));
+  EXPECT_TRUE(parse_xid_times("").value().empty());
+  for (const char* wrong : {"94", "94=", "=60s", "x=60s", "94=-60s", "94=10ms", "94=169h",
+                            "94=60s;95=60s", "94=infinite"})
+    EXPECT_FALSE(parse_xid_times(wrong)) << wrong;
+  Said said;
+  said.options[Flag::kXidCleanProbe] = "94";
+  EXPECT_EQ(check_said(said).error().message,
+            "--xid-clean-probe must be XIDs with a time between 1s and 168h, such as "
+            "94=60s,95=5m, not \"94\"");
+  EXPECT_EQ(merge({}, good("flags: {plugin: {xidCleanProbe: 94=60s}}"), "f")
+                .value()
+                .text(Flag::kXidCleanProbe),
+            "94=60s");
 }
 
 // Feature discovery's own names count too; the device plugin's come first.

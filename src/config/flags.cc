@@ -144,6 +144,14 @@ constexpr FlagRow kRows[] = {
      {"SHARED_DEVICES_ALLOCATION_POLICY"},
      "distributed",
      {"distributed", "packed", "spread"}},
+    {Flag::kXidCleanProbe,
+     T::kXidTimes,
+     "plugin",
+     "xidCleanProbe",
+     {"xid-clean-probe"},
+     {"XID_CLEAN_PROBE"},
+     "",
+     kNone},
     {Flag::kGfdOneshot, T::kBool, "gfd", "oneshot", {"oneshot"}, {"GFD_ONESHOT"}, "false", kNone},
     {Flag::kGfdNoTimestamp,
      T::kBool,
@@ -294,6 +302,11 @@ std::expected<std::string, std::string> canonical(const FlagRow& row, std::strin
       if (value == "infinite" || parse_go_duration(value)) return std::string(value);
       return std::unexpected(fmt::format(
           "must be a duration such as 60s or 1m30s, or infinite, not \"{}\"", json_escape(value)));
+    case T::kXidTimes:
+      if (parse_xid_times(value)) return std::string(value);
+      return std::unexpected(fmt::format(
+          "must be XIDs with a time between 1s and 168h, such as 94=60s,95=5m, not \"{}\"",
+          json_escape(value)));
     case T::kText:
     case T::kList:
       break;
@@ -320,6 +333,23 @@ std::optional<int64_t> parse_go_duration(std::string_view text) {
   }
   if (total >= 9.2e18) return std::nullopt;
   return static_cast<int64_t>(negative ? -total : total);
+}
+
+std::optional<std::map<uint64_t, int64_t>> parse_xid_times(std::string_view text) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  constexpr int64_t kLongest = 7 * 24 * 3600 * kSecond;
+  std::map<uint64_t, int64_t> out;
+  for (const std::string_view part : split(text, ',')) {
+    const std::string_view one = trim(part);
+    if (one.empty()) continue;
+    const size_t equals = one.find('=');
+    if (equals == std::string_view::npos) return std::nullopt;
+    const auto xid = parse_u64(trim(one.substr(0, equals)));
+    const auto time = parse_go_duration(trim(one.substr(equals + 1)));
+    if (!xid || !time || *time < kSecond || *time > kLongest) return std::nullopt;
+    out[*xid] = *time;
+  }
+  return out;
 }
 
 }  // namespace gpuslice::config

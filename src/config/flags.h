@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -34,6 +35,7 @@ enum class Flag : uint8_t {
   kNvidiaCtkPath,
   kContainerDriverRoot,
   kSharedDevicesAllocationPolicy,
+  kXidCleanProbe,
   kGfdOneshot,
   kGfdNoTimestamp,
   kGfdSleepInterval,
@@ -55,6 +57,7 @@ enum class FlagType : uint8_t {
   kChoices,   // one or several of them, as a list or joined by commas
   kList,      // texts
   kDuration,  // Go's: "60s", "1m30s"; "infinite"; a number is nanoseconds
+  kXidTimes,  // "94=60s,95=5m", see parse_xid_times()
 };
 
 struct FlagRow {
@@ -82,5 +85,9 @@ struct FlagRow {
 
 // Go's duration as nanoseconds; nothing if it is not one. "1h2m3.5s", "300ms", "-1s".
 [[nodiscard]] std::optional<int64_t> parse_go_duration(std::string_view text);
+
+// "94=60s,95=5m": XID → nanoseconds, between a second and a week; the last of one XID counts.
+// Nothing if it is none of that.
+[[nodiscard]] std::optional<std::map<uint64_t, int64_t>> parse_xid_times(std::string_view text);
 
 }  // namespace gpuslice::config

@@ -229,8 +229,8 @@ void NodeModel::forget_unwritten_marks() {
   const auto file = files_.find(std::string(kLedger) + ".health");
   std::map<std::string, std::string> known;
   if (file != files_.end())
-    if (const auto marks = agent::parse_health(file->second, *boot_id()))
-      known = agent::reasons_of(*marks, hardware_.gpus());
+    if (const auto record = agent::parse_health(file->second, *boot_id()))
+      known = agent::reasons_of(*record, hardware_.gpus());
   std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
 }
 

@@ -1,0 +1,190 @@
+"""The health of GPUs beyond XIDs, end to end: health.py --bin DIR
+
+Eight simulated H100s behind a real agent and the kubelet stand-in. What a GPU tells of its own state, one that is lost, one
+that hangs, a reset by another program, a clean probe, a driver that is replaced under the agent: who becomes unhealthy, why,
+and that it comes back without a restart of the agent.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+from node_under_test import Failure, NodeUnderTest, eventually, same  # noqa: E402
+
+GPU = "nvidia.com/gpu"
+CONFIG = "version: v1\nflags:\n  plugin:\n    xidCleanProbe: 94=3s\n"
+# Inventories come every five seconds.
+LOOK = 8
+
+
+class Run:
+    def __init__(self, node):
+        self.node = node
+
+    def inject(self, what, *more, gpu=None):
+        self.node.sim("inject", what, "--root", self.node.root, *(() if gpu is None else ("--gpu", gpu)), *more)
+
+    def devices(self):
+        done = subprocess.run([self.node.agent_program, "list", "devices", "--root", self.node.root, "--config",
+                               self.node.map / self.node.key, "--run-dir", self.node.dir / "run", "-o", "json"],
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Failure(f"list devices: exit {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.node.listen}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def metric(self, name, **labels):
+        found = [line for line in self.get("/metrics").splitlines() if line.startswith(name + "{")
+                 and all(f'{key}="{value}"' in line for key, value in labels.items())]
+        return [line.split()[-1] for line in found]
+
+    def becomes(self, count, seconds=LOOK):
+        try:
+            eventually("", lambda: self.node.allocatable(GPU) == count, seconds)
+        except Failure:
+            raise Failure(f"{GPU}: expected {count} allocatable, seen {self.node.allocatable(GPU)}; the agent's last words: "
+                          f"{self.node.log('agent').splitlines()[-4:]}") from None
+
+    def watching(self, gpus=range(8)):
+        pid = self.node.agent.pid
+        eventually("the agent waits for the events of the GPUs", lambda: all(
+            any(c["events"] and c["pid"] == pid for c in self.node.show()["gpus"][gpu]["attached"]) for gpu in gpus), 15)
+
+    def sick(self, gpu, reason, count=7, seconds=LOOK):
+        """GPU `gpu` alone is unhealthy, and every place that shows it says why."""
+        self.becomes(count, seconds)
+        uuid = self.node.show()["gpus"][gpu]["uuid"]
+        listed = []
+
+        def in_list():
+            listed[:] = [(d["gpuUuid"], d["reason"]) for d in self.devices() if d["health"] != "Healthy"]
+            return len(listed) == 1 and listed[0][0] == uuid and reason in listed[0][1]
+
+        for where, seen in (("gpuslice list devices", in_list), ("the page", lambda: reason in self.get("/")),
+                            ("the log", lambda: reason in self.node.log("agent"))):
+            try:
+                eventually("", seen, LOOK)
+            except Failure:
+                raise Failure(f"{where}: the reason {reason!r} of GPU {gpu} does not show; {listed}") from None
+        same("gpuslice_gpus unhealthy", self.metric("gpuslice_gpus", state="unhealthy"), [str(8 - count)])
+
+    def states(self):
+        self.inject("remap", "--uncorrected", 1, gpu=1)
+        self.sick(1, "bad memory waits for a reset of the GPU to be replaced")
+        same("gpuslice_gpu_trouble", self.metric("gpuslice_gpu_trouble", trouble="remap-pending"), ["1"])
+        self.node.sim("reset", "--root", self.node.root, "--gpu", 1)
+        self.becomes(8)
+        self.inject("heat", "--celsius", 99, gpu=2)
+        self.sick(2, "at which it switches itself off")
+        self.inject("heat", "--celsius", 0, gpu=2)
+        self.becomes(8)
+        self.inject("recovery", "--action", "drain-and-reset", gpu=3)
+        self.sick(3, "the driver says that it is to be drained and reset")
+        self.inject("recovery", "--action", "none", gpu=3)
+        self.becomes(8)
+        self.inject("ecc", "--uncorrected", 2, gpu=4)
+        self.sick(4, "XID 48", seconds=3)
+        eventually("the errors are in the reason too", lambda: any(
+            "; 2 uncorrectable ECC errors since its last reset" in d.get("reason", "") for d in self.devices()), LOOK)
+        self.node.sim("reset", "--root", self.node.root, "--gpu", 4)
+        time.sleep(6)
+        same("an XID that the driver asked no reset for stays", self.node.allocatable(GPU), 7)
+        self.inject("lose", gpu=4)
+        eventually("the agent sees that it is lost", lambda: "GPU 4: nvmlDevice" in self.node.log("agent"), LOOK)
+        self.inject("restore", gpu=4)
+        self.becomes(8)
+
+    def reset_by_hand(self):
+        """XID 79, the driver asks for a reset, an administrator does it: healthy again, by itself."""
+        self.inject("xid", "--code", 79, gpu=0)
+        self.inject("recovery", "--action", "reset", gpu=0)
+        self.sick(0, "XID 79", seconds=3)
+        eventually("the driver's verdict is seen", lambda: "needs a reset" in self.node.log("agent"), LOOK)
+        self.node.on_node("nvidia-smi", "--gpu-reset", "-i", "0")
+        self.becomes(8)
+        if "the GPU had asked for a reset, and asks no more: it was reset" not in self.node.log("agent"):
+            raise Failure("the log does not say how the reset was recognised")
+
+    def clean_probe(self):
+        self.inject("xid", "--code", 94, gpu=5)
+        self.becomes(7, 3)
+        self.becomes(8, 3 + 2 * LOOK)
+
+    def lost(self):
+        self.inject("lose", gpu=6)
+        self.sick(6, "GPU is lost (15)")
+        self.inject("restore", gpu=6)
+        self.becomes(8)
+        self.watching()
+
+    def hangs(self):
+        """Every call about GPU 2 hangs: it is told within 5 + 5 seconds, the others' XIDs and states are seen on."""
+        self.inject("hang", "--call", "nvmlDevice*", gpu=2)
+        before = time.monotonic()
+        eventually("GPU 2 is listed unhealthy", lambda: self.node.allocatable(GPU) == 7, 15)
+        print(f"a GPU that hangs is told after {time.monotonic() - before:.1f} s")
+        self.sick(2, "does not return")
+        self.watching([gpu for gpu in range(8) if gpu != 2])
+        self.inject("xid", "--code", 94, gpu=7)
+        self.becomes(6, 3)
+        self.inject("remap", gpu=1)
+        before = time.monotonic()
+        self.becomes(5, 8)
+        self.becomes(6, 3 + 2 * LOOK)  # the clean probe of GPU 7 goes on as well
+        threads = [pathlib.Path(f"/proc/{self.node.agent.pid}/task/{t}/comm").read_text().strip()
+                   for t in os.listdir(f"/proc/{self.node.agent.pid}/task")]
+        same("threads that read GPU 2", threads.count("nvml-gpu2"), 1)
+        self.node.sim("reset", "--root", self.node.root, "--gpu", 1)
+        self.inject("clear")
+        self.becomes(8)
+        self.watching()
+
+    def driver_replaced(self):
+        """As after an upgrade: everybody must let go of the old library before the new one can be loaded."""
+        for call in ("nvmlInit*", "nvmlDevice*", "nvmlSystem*", "nvmlEventSetWait*"):
+            self.inject("fail", "--call", call, "--return", "LIB_RM_VERSION_MISMATCH")
+        self.becomes(0)
+        for where, text in (("the page", self.get("/")), ("the log", self.node.log("agent"))):
+            if "Driver/library version mismatch (18)" not in text:
+                raise Failure(f"{where} does not say why nothing is healthy")
+        eventually("nothing of the agent holds the driver", lambda: not any(
+            c["pid"] == self.node.agent.pid for gpu in self.node.show()["gpus"] for c in gpu["attached"]), 5)
+        self.inject("clear")
+        self.becomes(8)
+        self.watching()
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--bin", required=True)
+    with NodeUnderTest(arguments.parse_args().bin, gpus="8xH100-80GB-SXM") as node:
+        try:
+            node.start_kubelet()
+            node.configure(CONFIG)
+            node.start_agent()
+            run = Run(node)
+            run.becomes(8, 15)
+            run.watching()
+            agent = node.agent.pid
+            for part in (run.states, run.reset_by_hand, run.clean_probe, run.lost, run.hangs, run.driver_replaced):
+                part()
+                print(f"{part.__name__}: seen")
+            same("the agent that began is the one that ends", (node.agent.pid, node.agent.poll()), (agent, None))
+        except Failure as failure:
+            print(f"FAIL  {failure}\n--- agent\n{node.log('agent')}\n--- kubelet\n{node.log('kubelet')}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
