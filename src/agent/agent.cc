@@ -162,6 +162,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   hardware_ = std::move(fresh);
   health_.on_inventory({hardware_.gpus, silent_, mute, driver_.version, now, ports_.clock.wall()});
   merge_health();
+  withdrawals_.looked(inventory->begun == MonotonicTime{} ? now : inventory->begun);
   partition_.on_inventory(hardware_.gpus, silent_);
   known_ = hardware_.gpus;
   next_inventory_ =
@@ -225,10 +226,7 @@ MonotonicTime Agent::reconcile() {
   if (tables_dirty_) make_tables(now);
   look_at_labels();
   // Once nobody is given any more what a change of MIG takes away, the change may begin.
-  const bool nothing_offered = tables_.resources.empty() && registrations_.empty();
-  if (partition_.awaits_withdrawal() &&
-      (nothing_offered || withheld_in_force_ == partition_.withheld()))
-    partition_.withdrawn();
+  if (partition_.awaits_withdrawal() && nobody_gets(partition_.withheld())) partition_.withdrawn();
   MonotonicTime next = std::min(partition_next, step_registrations(now));
   if (!pods_heard_) next = std::min(next, pods_heard_by_);
   if (tables_dirty_) next = now;
@@ -247,8 +245,10 @@ MonotonicTime Agent::step_partition(MonotonicTime now) {
     next_pods_ = std::min(next_pods_, now);  // what is not held any more leaves the lists with it
   }
   // What may be offered changes by the driver's answers and by time as well.
-  if (hardware_.withheld != partition_.withheld() || may_offer_ != partition_.may_offer()) {
-    hardware_.withheld = partition_.withheld();
+  std::set<std::string> withheld = withdrawals_.withheld(hardware_.gpus);
+  withheld.insert(partition_.withheld().begin(), partition_.withheld().end());
+  if (hardware_.withheld != withheld || may_offer_ != partition_.may_offer()) {
+    hardware_.withheld = std::move(withheld);
     may_offer_ = partition_.may_offer();
     tables_dirty_ = true;
   }
@@ -390,6 +390,8 @@ void Agent::publish_status() {
   status->unhealthy_allocations = counts.unhealthy;
   status->refusals = counts.refused;
   status->preferred_calls = counts.preferred;
+  status->ledger_forgotten = counts.forgotten;
+  status->withdrawals_refused = withdrawals_.refused();
   std::string unregistered;
   for (const auto& [name, registration] : registrations_) {
     ResourceStatus& resource = status->resources[name];

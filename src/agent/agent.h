@@ -25,6 +25,7 @@
 #include "agent/partition.h"
 #include "agent/registration.h"
 #include "agent/status.h"
+#include "agent/withdrawals.h"
 #include "base/log.h"
 #include "ports/driver.h"
 #include "ports/host.h"
@@ -124,6 +125,16 @@ class Agent final : public ports::KubeletEvents,
   }
   void on_mig_prepared(MigPrepared prepared) { partition_.on_mig_prepared(std::move(prepared)); }
   void on_mig_done(const mig::Report& report);
+  // Another program is about to change GPUs: what it takes away is withdrawn at the next
+  // reconcile(). give_back() must follow. Errors: see Withdrawals::begin().
+  [[nodiscard]] Result<Withdrawals::Id> withdraw(Withdrawal withdrawal) {
+    return withdrawals_.begin(std::move(withdrawal), hardware_.gpus);
+  }
+  // From now on nobody is given any of it.
+  [[nodiscard]] bool withdrawn(Withdrawals::Id id) const;
+  // The hardware is looked at again, and what is there then is offered; what was left half-way is
+  // finished first.
+  void give_back(Withdrawals::Id id);
   // Any thread. What was given out, for whoever looks who is in the way of a change.
   [[nodiscard]] std::vector<LedgerEntry> ledger() const { return desk_.ledger(); }
   void on_inventory(Result<ports::Inventory> inventory) override;
@@ -137,6 +148,8 @@ class Agent final : public ports::KubeletEvents,
   // Returns the time at which it wants to be called again even if nothing happens.
   [[nodiscard]] MonotonicTime reconcile();
 
+  // T0. What status() leaves out.
+  [[nodiscard]] AgentDetails details() const;
   // Any thread. Never null.
   [[nodiscard]] std::shared_ptr<const AgentStatus> status() const;
 
@@ -155,6 +168,8 @@ class Agent final : public ports::KubeletEvents,
   void tell_of_unhealthy_allocations();
   void judge_config();
   [[nodiscard]] MonotonicTime step_partition(MonotonicTime now);
+  // In force: the tables are made without it.
+  [[nodiscard]] bool nobody_gets(const std::set<std::string>& devices) const;
   void make_tables(MonotonicTime now);
   void judge_imex(const config::Effective& config, const AnswerForm& form);
   void look_at_labels();
@@ -175,6 +190,7 @@ class Agent final : public ports::KubeletEvents,
   LabelKeeper labels_;
   CdiKeeper cdi_;
   Partition partition_;
+  Withdrawals withdrawals_;
   Health health_;
 
   // Observed.

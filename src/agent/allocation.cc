@@ -91,7 +91,10 @@ Result<ports::AllocateAnswer> AllocationDesk::allocate_of(const std::string& res
   for (const std::vector<std::string>& ids : request.containers) {
     for (const std::string& id : ids) {
       const bool known = held.contains(id);
-      if (!known && ledger_size_ >= kMaxLedger) continue;
+      if (!known && ledger_size_ >= kMaxLedger) {
+        ++counts_.forgotten;
+        continue;
+      }
       held[id] = {resource, id, now, false};
       if (!known) ++ledger_size_;
     }
@@ -156,6 +159,11 @@ std::vector<LedgerEntry> AllocationDesk::ledger() const {
   for (const auto& [resource, entries] : ledger_)
     for (const auto& [id, entry] : entries) out.push_back(entry);
   return out;
+}
+
+size_t AllocationDesk::ledger_size() const {
+  const std::lock_guard lock(mutex_);
+  return ledger_size_;
 }
 
 void AllocationDesk::restore(const std::vector<LedgerEntry>& entries) {

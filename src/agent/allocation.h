@@ -69,6 +69,7 @@ class AllocationDesk {
   // What pods hold, by the ledger.
   [[nodiscard]] HeldIds held() const;
   [[nodiscard]] std::vector<LedgerEntry> ledger() const;
+  [[nodiscard]] size_t ledger_size() const;
   // Moves with every change of the ledger.
   [[nodiscard]] uint64_t ledger_version() const { return version_.load(std::memory_order_acquire); }
   // Ledger entries read from disk at start; they count until the kubelet says otherwise.
@@ -80,6 +81,7 @@ class AllocationDesk {
   struct Counts {
     uint64_t allocated = 0, refused = 0, preferred = 0;
     uint64_t unhealthy = 0;  // devices given out although listed as unhealthy
+    uint64_t forgotten = 0;  // ids given out that a full ledger did not take
   };
   [[nodiscard]] Counts counts() const;
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/text.h"
 #include "config/device_plugin.h"
 #include "config/document.h"
 
@@ -80,6 +81,7 @@ void ConfigKeeper::accept() {
   candidate_.reset();
   ++generation_;
   from_ = candidate_text_.name;
+  fingerprint_ = fmt::format("{:016x}", fnv1a(candidate_text_.bytes));
   if (candidate_text_.is_last_good) {
     log_.warning("configuration: serving the last good one from {} because {}", from_, problem_);
     return;

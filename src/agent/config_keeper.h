@@ -58,6 +58,11 @@ class ConfigKeeper {
   [[nodiscard]] const std::string& from() const {
     return from_;
   }  // where what is in force was read
+  // The file that counts; "" for none. It may not be in force: see problem().
+  [[nodiscard]] const std::string& wanted_from() const { return source_.path; }
+  [[nodiscard]] const std::string& last_good_path() const { return source_.last_good_path; }
+  // 16 hexadecimal digits of the text in force: another text has others. "" before the first.
+  [[nodiscard]] const std::string& fingerprint() const { return fingerprint_; }
 
  private:
   struct Text {
@@ -83,6 +88,7 @@ class ConfigKeeper {
   uint64_t bad_ = 0;
   std::string problem_;
   std::string from_;
+  std::string fingerprint_;
 };
 
 }  // namespace gpuslice::agent

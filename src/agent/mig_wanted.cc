@@ -18,12 +18,6 @@ constexpr size_t kMaxLabelBytes = 1024;
 std::string last_good_path(const std::string& dir) { return dir + "/last-good-mig-config.yaml"; }
 std::string request_path(const std::string& dir) { return dir + "/mig-request"; }
 
-uint64_t fnv(std::string_view text) {
-  uint64_t hash = 1469598103934665603ULL;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
-  return hash;
-}
-
 // What an entry means, without where it stands.
 std::string meaning(const config::MigEntry& entry) {
   std::string out = entry.all_gpus ? "all" : "";
@@ -152,7 +146,7 @@ std::string MigWanted::request() const {
   if (config_)
     if (const auto it = config_->labels.find(label_); it != config_->labels.end())
       for (const config::MigEntry& entry : it->second.entries) text += "\n" + meaning(entry);
-  return fmt::format("{:016x}", fnv(text));
+  return fmt::format("{:016x}", fnv1a(text));
 }
 
 Result<mig::NodeWish> MigWanted::wish(const std::vector<ports::Gpu>& gpus) const {

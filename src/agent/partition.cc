@@ -55,6 +55,20 @@ void Partition::on_inventory(const std::vector<ports::Gpu>& gpus,
   }
 }
 
+void Partition::on_left_by_others(const std::set<std::string>& gpus) {
+  if (ports_.runner == nullptr || options_.journal_folder.empty()) return;
+  const auto found = mig::journals_left(ports_.files, options_.journal_folder);
+  if (!found) return;
+  for (const std::string& uuid : *found) {
+    if (!gpus.contains(uuid)) continue;
+    log_.warning("MIG: {}: another program left a change half-way; going on from its journal",
+                 uuid);
+    unfinished_.insert(uuid);
+    retry_at_ = now();
+  }
+  set_withheld(going_);
+}
+
 bool Partition::wants_inventory() { return std::exchange(wants_inventory_, false); }
 
 bool Partition::may_offer() const {

@@ -99,6 +99,10 @@ class Partition {
   void on_inventory(const std::vector<ports::Gpu>& gpus,
                     const std::map<std::string, std::string>& silent);
 
+  // Another program has ended with these GPUs: what it left half-way is finished or reverted, and
+  // nothing of it is given out before.
+  void on_left_by_others(const std::set<std::string>& gpus);
+
   // Does the next thing. Returns when it wants to be called again at the latest.
   [[nodiscard]] MonotonicTime step();
   // Devices that must not be given out now, by UUID of the GPU or of the MIG device.

@@ -6,12 +6,16 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "agent/device_table.h"
 #include "agent/health.h"
+#include "agent/labels.h"
 #include "agent/partition.h"
+#include "agent/withdrawals.h"
 #include "ports/kubelet.h"
 
 namespace gpuslice::agent {
@@ -51,8 +55,22 @@ struct AgentStatus {
   uint64_t refusals = 0;
   uint64_t unhealthy_allocations = 0;  // devices given out although listed as unhealthy
   uint64_t preferred_calls = 0;
+  uint64_t ledger_forgotten = 0;     // ids given out that a full ledger did not take
+  uint64_t withdrawals_refused = 0;  // beyond kMaxWithdrawals
   uint64_t inventory_errors = 0;
   uint64_t reconciles = 0;
+};
+
+// What only a dump of all state shows, made when it is asked for.
+struct AgentDetails {
+  std::string config_file;         // that counts; "" for none
+  std::string config_fingerprint;  // of the text in force
+  std::string config_last_good;    // where the last good text lies
+  std::set<std::string> withheld;  // devices that are given to nobody now, by UUID
+  std::set<std::string> going;     // … of these, what a change of ours takes away
+  std::vector<Withdrawal> withdrawals;
+  std::optional<Labels> labels;  // said last
+  size_t ledger = 0;             // ids in it
 };
 
 }  // namespace gpuslice::agent

@@ -117,6 +117,46 @@ TEST(Text, QuantitiesAndDurations) {
   EXPECT_FALSE(parse_duration_ns("5").has_value());
 }
 
+TEST(Log, OfEqualLinesAFewAreWrittenAndTheRestCounted) {
+  std::vector<std::string> lines;
+  WallTime time{};
+  Log log([&](std::string_view line) { lines.emplace_back(line); }, [&] { return time; });
+  for (int i = 0; i < 1000; ++i) log.warning("the disk is full");
+  EXPECT_EQ(lines.size(), Log::kMaxSame);
+  EXPECT_EQ(log.left_out(), 1000 - Log::kMaxSame);
+  // Others are written, and so is the same text at another level.
+  log.error("the disk is full");
+  log.info("x");
+  EXPECT_EQ(lines.size(), Log::kMaxSame + 2);
+  time += Log::kSameWindow;
+  log.info("y");
+  ASSERT_EQ(lines.size(), Log::kMaxSame + 4);
+  EXPECT_EQ(lines[Log::kMaxSame + 2],
+            "1970-01-01T00:01:00.000Z warning said 995 times more since 1970-01-01T00:00:00.000Z: "
+            "the disk is full\n");
+  EXPECT_EQ(lines.back(), "1970-01-01T00:01:00.000Z info y\n");
+  log.warning("the disk is full");
+  EXPECT_EQ(lines.back(), "1970-01-01T00:01:00.000Z warning the disk is full\n");
+  // A clock that was set back does not silence it for ever.
+  time = WallTime{} - std::chrono::hours(1);
+  for (int i = 0; i < 10; ++i) log.warning("the disk is full");
+  EXPECT_EQ(lines.back(), "1969-12-31T23:00:00.000Z warning the disk is full\n");
+}
+
+TEST(Log, ManyDifferentLinesAndLongOnesCostBoundedMemory) {
+  std::vector<std::string> lines;
+  Log log([&](std::string_view line) { lines.emplace_back(line); }, [] { return WallTime{}; });
+  for (size_t round = 0; round < 3; ++round)
+    for (size_t i = 0; i < Log::kMaxLinesKnown + 50; ++i) log.info("line {}", i);
+  EXPECT_EQ(lines.size(), 3 * (Log::kMaxLinesKnown + 50)) << "what differs is written";
+  log.info("{}", std::string(1 << 20, 'x'));
+  EXPECT_LE(lines.back().size(), Log::kMaxLineBytes + 64);
+  // What somebody else chose makes no line of its own.
+  log.info("pod {}", "a\n1970-01-01T00:00:00.000Z error forged");
+  EXPECT_EQ(lines.back(),
+            "1970-01-01T00:00:00.000Z info pod a 1970-01-01T00:00:00.000Z error forged\n");
+}
+
 TEST(Log, WritesTextAndJsonAndDoesNotRepeatItself) {
   std::string out;
   const auto sink = [&](std::string_view line) { out += line; };

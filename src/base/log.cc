@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <ctime>
 
@@ -59,15 +60,60 @@ void Log::over(std::string_view key) {
 }
 
 void Log::write(Level level, std::string_view text) {
-  const std::string_view name = kLevelNames[static_cast<size_t>(level)];
   const std::lock_guard lock(mutex_);
-  const std::string when = format_utc(now_());
-  const std::string line =
-      form_ == Form::kText
-          ? fmt::format("{} {} {}\n", when, name, text)
-          : fmt::format("{{\"time\":\"{}\",\"level\":\"{}\",\"message\":\"{}\"}}\n", when, name,
-                        json_escape(text));
+  const WallTime now = now_();
+  for (auto it = lines_.begin(); it != lines_.end();) {
+    const auto line = it++;
+    // A clock that was set back ends the window, too.
+    if (now < line->second.since || now - line->second.since >= kSameWindow) forget(line, now);
+  }
+  const Line key{level, std::string(text.substr(0, kMaxLineBytes))};
+  auto said = lines_.find(key);
+  if (said == lines_.end()) {
+    if (lines_.size() >= kMaxLinesKnown)
+      forget(std::min_element(
+                 lines_.begin(), lines_.end(),
+                 [](const auto& a, const auto& b) { return a.second.since < b.second.since; }),
+             now);
+    said = lines_.emplace(key, Said{now, 0, 0}).first;
+  }
+  if (said->second.written >= kMaxSame) {
+    ++said->second.left_out;
+    ++left_out_;
+    return;
+  }
+  ++said->second.written;
+  put(level, key.second, now);
+}
+
+void Log::forget(std::map<Line, Said>::iterator line, WallTime now) {
+  if (line->second.left_out > 0)
+    put(line->first.first,
+        fmt::format("said {} times more since {}: {}", line->second.left_out,
+                    format_utc(line->second.since), line->first.second),
+        now);
+  lines_.erase(line);
+}
+
+void Log::put(Level level, std::string_view text, WallTime now) {
+  const std::string_view name = kLevelNames[static_cast<size_t>(level)];
+  const std::string when = format_utc(now);
+  std::string line;
+  if (form_ == Form::kText) {
+    line = fmt::format("{} {} ", when, name);
+    // What somebody else chose (a name, a path) makes no second line.
+    for (const char c : text) line += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
+    line += '\n';
+  } else {
+    line = fmt::format("{{\"time\":\"{}\",\"level\":\"{}\",\"message\":\"{}\"}}\n", when, name,
+                       json_escape(text));
+  }
   sink_(line);
+}
+
+uint64_t Log::left_out() const {
+  const std::lock_guard lock(mutex_);
+  return left_out_;
 }
 
 }  // namespace gpuslice

@@ -3,9 +3,11 @@
 // The log: lines of "time level text key=value…" (or one JSON object a line) to a file descriptor.
 //
 // A Log is an object handed down from bin/; there is no global one. Thread-safe. The clock is a
-// function given by the owner, so that simulated time shows in simulated logs. A line that repeats
-// the previous one of the same key is counted and not written until it changes ("… (said 12 times
-// more)").
+// function given by the owner, so that simulated time shows in simulated logs.
+//
+// Nothing fills a disk: a condition that is met again and again is said once (once()), and of equal
+// lines kMaxSame are written within kSameWindow; those left out are counted, and told with the next
+// line that is written after it. A line is one line, of kMaxLineBytes at most, whatever is in it.
 
 #include <fmt/core.h>
 
@@ -62,11 +64,29 @@ class Log {
   void over(std::string_view key);
 
   static constexpr size_t kMaxKeys = 256;
+  static constexpr uint64_t kMaxSame = 5;
+  static constexpr Duration kSameWindow = std::chrono::minutes(1);
+  static constexpr size_t kMaxLinesKnown = 128;  // different ones within the window
+  static constexpr size_t kMaxLineBytes = 8 * 1024;
+
+  // Lines that were not written because they were said already.
+  [[nodiscard]] uint64_t left_out() const;
 
  private:
+  struct Said {
+    WallTime since{};
+    uint64_t written = 0;
+    uint64_t left_out = 0;
+  };
+  using Line = std::pair<Level, std::string>;
   void write(Level level, std::string_view text);
+  // Under the mutex.
+  void put(Level level, std::string_view text, WallTime now);
+  void forget(std::map<Line, Said>::iterator line, WallTime now);
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  std::map<Line, Said> lines_;
+  uint64_t left_out_ = 0;
   Sink sink_;
   Now now_;
   Level least_;

@@ -142,6 +142,12 @@ std::optional<uint64_t> parse_u64(std::string_view text) {
   return value;
 }
 
+uint64_t fnv1a(std::string_view text) {
+  uint64_t hash = 1469598103934665603ULL;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  return hash;
+}
+
 std::string to_lower(std::string_view text) {
   std::string out(text);
   std::transform(out.begin(), out.end(), out.begin(), lower);

@@ -27,6 +27,9 @@ namespace gpuslice {
 // overflow.
 [[nodiscard]] std::optional<uint64_t> parse_u64(std::string_view text);
 
+// FNV-1a: names a text by 64 bits. No protection against anybody.
+[[nodiscard]] uint64_t fnv1a(std::string_view text);
+
 // Letters turned to lower case, ASCII only.
 [[nodiscard]] std::string to_lower(std::string_view text);
 

@@ -72,9 +72,11 @@ bool WorkerDriver::run(std::function<void(nvml::Session&)> work) {
 Result<ports::Inventory> WorkerDriver::read_inventory() {
   // Opened anew each time: a driver that was upgraded and a GPU that came are seen, and between two
   // looks nobody who wants to reset a GPU finds us holding it.
+  const MonotonicTime begun = host::EventLoop::now();
   session_.close();
   TRY(session_.open());
   ports::Inventory inventory;
+  inventory.begun = begun;
   TRY_ASSIGN(inventory.driver, session_.driver());
   TRY_ASSIGN(const uint32_t count, session_.gpu_count());
   std::vector<Result<ports::Gpu>> gpus = readers_.read(count, ports::Detail::kInventory);

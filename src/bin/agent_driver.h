@@ -48,6 +48,9 @@ class WorkerDriver final : public ports::Driver {
   [[nodiscard]] bool stop(Duration limit);
   // Any thread. How long the driver has not answered.
   [[nodiscard]] Duration busy_for() const { return worker_.busy_for(); }
+  // Any thread. The worker's queue.
+  [[nodiscard]] size_t waiting() const { return worker_.waiting(); }
+  [[nodiscard]] uint64_t refused() const { return worker_.refused(); }
 
  private:
   // On the worker.

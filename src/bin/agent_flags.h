@@ -21,10 +21,11 @@ struct AgentCommand {
   std::string mig_config;
   std::string mig_label;
   std::string mig_label_file;
-  std::string mig_wait;   // "10m"
+  std::string mig_wait;  // "10m"
   bool mig_evict = false;
   std::string state_dir;  // "" when not said: see places_below()
   std::string run_dir;
+  std::string driver_patience = "10m";
   std::string log_level = "info";
   std::string log_form = "text";
   std::vector<std::string> roles;
@@ -35,6 +36,7 @@ struct AgentCommand {
   bool require_distinct = false;
   bool no_kube = false;
   std::string events = "auto";                  // of health, on the Node: auto, on, off
+  bool check = false;                           // --check: look whether all is there, and end
   std::map<std::string, std::string> kube;      // flags about the API server: "node-name"
   std::map<config::Flag, std::string> options;  // NVIDIA's flags that were written, as written
 };

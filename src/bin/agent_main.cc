@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <map>
@@ -16,7 +17,9 @@
 #include "agent/agent.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "bin/agent_door.h"
 #include "bin/agent_driver.h"
+#include "bin/agent_dump.h"
 #include "bin/agent_events.h"
 #include "bin/agent_mig.h"
 #include "bin/agent_setup.h"
@@ -39,10 +42,9 @@
 namespace gpuslice::bin {
 namespace {
 
-// How long a driver that does not answer may hold up the end of the process.
-constexpr Duration kDriverFarewell = std::chrono::milliseconds(500);
-// The same for the thread of its events: a wait that has begun goes on to its end.
-constexpr Duration kEventsFarewell = AgentEvents::kSlice + kDriverFarewell;
+// How long a driver that does not answer may hold up the end of the process, in all threads that
+// call it: a wait for an event that has begun goes on to its end.
+constexpr Duration kDriverFarewell = AgentEvents::kSlice + std::chrono::milliseconds(500);
 // Samples younger than this are shown again.
 constexpr Duration kSamplesFresh = std::chrono::seconds(2);
 
@@ -80,7 +82,11 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   void reconcile();
   void watch_sockets();
   Status watch_config();
+  void open_door();
+  [[nodiscard]] std::vector<GivenOut> given_out() const;
+  [[nodiscard]] AgentParts parts();
   void sample_if_stale();
+  [[nodiscard]] std::string stuck();
   void on_signal(int signal);
   // Any thread: the desk's ledger moved, or may have.
   void poke();
@@ -100,6 +106,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::mutex shown_mutex_;  // guards the snapshots that the HTTP server's thread reads
   std::shared_ptr<const Samples> samples_;
   std::map<std::string, kubelet::PluginCounts> plugin_counts_;
+  std::vector<QueueState> queues_;
 
   WorkerDriver driver_;
   AgentEvents events_;
@@ -111,6 +118,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::unique_ptr<agent::Agent> agent_;
   std::unique_ptr<kube::NodeKube> kube_;
   std::unique_ptr<AgentWeb> web_;
+  std::unique_ptr<AgentDoor> door_;
   std::unique_ptr<host::Signals> signals_;
   std::unique_ptr<host::PathWatch> config_watch_;
   std::unique_ptr<ConfigFolder> config_folder_;
@@ -119,6 +127,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   host::EventLoop::Token next_reconcile_;
   host::EventLoop::Token ledger_due_;
   MonotonicTime next_at_ = MonotonicTime::max();
+  const MonotonicTime started_ = host::EventLoop::now();
 };
 
 agent::AgentOptions agent_options(const AgentSetup& setup) {
@@ -230,15 +239,7 @@ void NodeAgent::begin_kube() {
 
 std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
   // What was given out is asked for on the worker; the agent outlives the worker's work.
-  LedgerSource ledger = [this] {
-    std::vector<GivenOut> given_out;
-    const MonotonicTime now = clock_.now();
-    const Duration grace = agent::AgentOptions{}.allocation_grace;
-    const std::vector<agent::LedgerEntry> entries = agent_->ledger();
-    for (const agent::LedgerEntry& entry : entries)
-      given_out.push_back({entry.id, agent::may_be_unlisted(entry, now, grace)});
-    return given_out;
-  };
+  LedgerSource ledger = [this]() -> Result<std::vector<GivenOut>> { return given_out(); };
   MigAnswers answers;
   answers.recovered = [this](const std::vector<mig::Report>& reports) {
     agent_->on_mig_recovered(reports);
@@ -260,25 +261,70 @@ std::unique_ptr<WorkerMig> NodeAgent::make_mig() {
                                      events_, loop_, std::move(ledger), std::move(answers));
 }
 
+// Any thread.
+std::vector<GivenOut> NodeAgent::given_out() const {
+  std::vector<GivenOut> out;
+  const MonotonicTime now = clock_.now();
+  const Duration grace = agent::AgentOptions{}.allocation_grace;
+  const std::vector<agent::LedgerEntry> entries = agent_->ledger();
+  for (const agent::LedgerEntry& entry : entries)
+    out.push_back({entry.id, agent::may_be_unlisted(entry, now, grace)});
+  return out;
+}
+
+AgentParts NodeAgent::parts() {
+  return {setup_,
+          loop_,
+          driver_,
+          *agent_,
+          *kubelet_,
+          files_,
+          web_.get(),
+          door_.get(),
+          api_node_.get(),
+          kube_.get(),
+          host::EventLoop::now() - started_};
+}
+
+void NodeAgent::open_door() {
+  AgentDoor::Sources sources;
+  sources.status = [this] { return dump_status(parts()); };
+  sources.ledger = [this] { return given_out(); };
+  sources.withdraw = [this](agent::Withdrawal withdrawal) {
+    reconcile_soon();
+    return agent_->withdraw(std::move(withdrawal));
+  };
+  sources.withdrawn = [this](agent::Withdrawals::Id id) { return agent_->withdrawn(id); };
+  sources.give_back = [this](agent::Withdrawals::Id id) {
+    agent_->give_back(id);
+    reconcile_soon();
+  };
+  door_ = std::make_unique<AgentDoor>(loop_, log_, setup_.places.door(), std::move(sources));
+}
+
 Status NodeAgent::start() {
   TRY_ASSIGN(signals_, host::Signals::watch(loop_, [this](int signal) { on_signal(signal); }));
   TRY(watch_config());
   if (!command_.listen.empty()) {
-    TRY_ASSIGN(web_,
-               AgentWeb::start(command_.listen, loop_, rpcs_,
-                               {[this] { return web_state(); }, [this] { sample_if_stale(); }}));
+    TRY_ASSIGN(web_, AgentWeb::start(command_.listen, loop_, rpcs_,
+                                     {[this] { return web_state(); }, [this] { sample_if_stale(); },
+                                      [this] { return stuck(); }}));
   }
   log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, setup_.kubelet_dir,
             web_ ? fmt::format("; page, metrics and health at http://{}/", web_->address()) : "");
   if (!setup_.without_kube.empty())
     log_.info("the node's labels choose nothing: {}", setup_.without_kube);
+  open_door();  // before anything is offered: who finds nobody here can be sure of that
   agent_->start();
   reconcile();
   return {};
 }
 
 bool NodeAgent::stop() {
-  (void)events_.stop({});  // its wait ends while the rest is left
+  const MonotonicTime until = host::EventLoop::now() + kDriverFarewell;
+  (void)events_.stop({});  // what these do ends while the rest is left
+  (void)driver_.stop({});
+  door_.reset();
   web_.reset();
   socket_watches_.clear();
   config_watch_.reset();
@@ -293,8 +339,9 @@ bool NodeAgent::stop() {
   // may ask it what was given out; one that does not end in time is left to its journal.
   if (agent_) agent_->leave();
   kubelet_.reset();
-  const bool events_ended = events_.stop(kEventsFarewell);
-  return driver_.stop(kDriverFarewell) && events_ended;
+  const auto left = [until] { return std::max(until - host::EventLoop::now(), Duration::zero()); };
+  const bool events_ended = events_.stop(left());
+  return driver_.stop(left()) && events_ended;
 }
 
 void NodeAgent::on_inventory(Result<ports::Inventory> inventory) {
@@ -331,8 +378,11 @@ void NodeAgent::reconcile() {
   next_reconcile_ = next_at_ == MonotonicTime::max() ? host::EventLoop::Token()
                                                      : loop_.at(next_at_, [this] { reconcile(); });
   watch_sockets();
+  door_->look();
+  std::vector<QueueState> queues = queue_states(parts());
   const std::lock_guard lock(shown_mutex_);
   plugin_counts_ = kubelet_->counts();
+  queues_ = std::move(queues);
 }
 
 // The kubelet's socket, and ours while they are served.
@@ -400,6 +450,17 @@ void NodeAgent::poke() {
   if (!posted) poked_.store(false);  // the next Allocate tries again
 }
 
+// Which other thread does not answer; "" when all do.
+std::string NodeAgent::stuck() {
+  if (const auto silent = kubelet_->most_silent(); silent.since > AgentWeb::kDeadAfter)
+    return fmt::format("the thread of {} has not answered for {} s", silent.of,
+                       std::chrono::duration_cast<std::chrono::seconds>(silent.since).count());
+  const Duration busy = driver_.busy_for();
+  if (setup_.driver_patience == Duration::zero() || busy <= setup_.driver_patience) return "";
+  return fmt::format("the driver has not answered for {} s (--driver-patience); see dmesg for XIDs",
+                     std::chrono::duration_cast<std::chrono::seconds>(busy).count());
+}
+
 void NodeAgent::sample_if_stale() {
   {
     const std::lock_guard lock(shown_mutex_);
@@ -414,13 +475,16 @@ void NodeAgent::sample_if_stale() {
 WebState NodeAgent::web_state() {
   std::shared_ptr<const Samples> samples;
   std::map<std::string, kubelet::PluginCounts> plugins;
+  std::vector<QueueState> queues;
   {
     const std::lock_guard lock(shown_mutex_);
     samples = samples_;
     plugins = plugin_counts_;
+    queues = queues_;
   }
   const std::shared_ptr<const agent::AgentStatus> status = agent_->status();
-  return make_web_state({*status, samples.get(), plugins, std::string(kVersion),
+  return make_web_state({*status, samples.get(), plugins, std::string(kVersion), queues,
+                         kube_ ? std::optional(kube_->counts()) : std::nullopt, log_.left_out(),
                          std::chrono::duration<double>(driver_.busy_for()).count()});
 }
 

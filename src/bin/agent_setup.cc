@@ -231,6 +231,11 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   TRY_ASSIGN(setup.partition, partition_options(command, setup.places));
   setup.health = {variable(environment, "DP_DISABLE_HEALTHCHECKS"),
                   variable(environment, "DP_ENABLE_HEALTHCHECKS")};
+  const auto patience = parse_duration_ns(command.driver_patience);
+  if (!patience)
+    return fail(Code::kUsage, "agent: --driver-patience {}: write a time such as 90s or 10m",
+                command.driver_patience);
+  setup.driver_patience = Duration(*patience);
   setup.changes_mig = has_role(command, "mig");
   setup.registration_socket = said_of(setup.config.said, Flag::kKubeletSocket);
   if (!setup.registration_socket.empty()) {

@@ -12,6 +12,7 @@
 #include "agent/label_keeper.h"
 #include "agent/partition.h"
 #include "base/result.h"
+#include "base/time.h"
 #include "bin/agent_flags.h"
 #include "bin/config_folder.h"
 #include "bin/places.h"
@@ -34,6 +35,7 @@ struct AgentSetup {
   agent::PartitionOptions partition;
   agent::HealthOptions health;
   bool health_events = false;  // with `kube`: changes of health are told as Events of the Node
+  Duration driver_patience{};  // before /healthz fails; zero: for ever
   bool changes_mig = true;     // the role mig
   bool evicts = false;         // pods that are in the way of a change
   Places places;

@@ -94,8 +94,29 @@ void add_mig_families(const agent::AgentStatus& status, std::vector<Family>& out
                  {}};
   for (const auto& [end, count] : status.mig_counts.changes)
     changes.samples.push_back({{{"end", end}}, static_cast<double>(count)});
+  out.push_back(one("gpuslice_mig_passes_total",
+                    "Times that all GPUs were compared with the MIG layout that is wanted.",
+                    Type::kCounter, status.mig_counts.passes));
   for (Family* family : {&state, &changes})
     if (!family->samples.empty()) out.push_back(std::move(*family));
+}
+
+void add_kube_families(const ports::KubeCounts& counts, std::vector<Family>& out) {
+  Family requests{"gpuslice_kube_requests_total",
+                  "Answers of the API server, by verb and status.",
+                  Type::kCounter,
+                  {},
+                  {}};
+  for (const auto& [what, count] : counts.requests)
+    requests.samples.push_back({{{"request", what}}, static_cast<double>(count)});
+  if (!requests.samples.empty()) out.push_back(std::move(requests));
+  out.push_back(one("gpuslice_kube_retries_total", "Changes that were tried again.", Type::kCounter,
+                    counts.retries));
+  out.push_back(one("gpuslice_kube_relists_total", "Watches that were begun anew.", Type::kCounter,
+                    counts.relists));
+  out.push_back(one("gpuslice_kube_events_dropped_total",
+                    "Events beyond a limit, that nobody was told.", Type::kCounter,
+                    counts.events_dropped));
 }
 
 std::vector<Family> make_families(const View& view) {
@@ -168,6 +189,11 @@ std::vector<Family> make_families(const View& view) {
         {{{"gpu", one.gpu}, {"trouble", std::string(agent::word_of(one.seen.trouble))}}, 1});
   if (!troubles.samples.empty()) out.push_back(std::move(troubles));
   add_mig_families(status, out);
+  if (view.kube) add_kube_families(*view.kube, out);
+  out.push_back(one("gpuslice_log_lines_left_out_total",
+                    "Lines that were not logged because they had just been, some times.",
+                    Type::kCounter, view.log_left_out));
+  for (Family& family : queue_families(view.queues)) out.push_back(std::move(family));
   out.push_back(one("gpuslice_reconciles_total",
                     "Times that the agent compared what is with what is wanted.", Type::kCounter,
                     status.reconciles));

@@ -30,17 +30,26 @@ http::Response AgentWeb::answer(std::string_view path) {
   return {404, "text/plain; charset=utf-8", "there are /, /metrics, /healthz and /readyz\n"};
 }
 
-// T0 is asked to answer by the next time; that it did not for kDeadAfter is what dead means.
+// T0 is asked to answer by the next time; that it did not for dead_after is what dead means. Of the
+// other threads it tells what it saw when it was asked last.
 http::Response AgentWeb::health() {
   const int64_t now = host::EventLoop::now().time_since_epoch().count();
   int64_t open = 0;
   if (asked_ns_.compare_exchange_strong(open, now)) {
-    if (!loop_.post([this] { asked_ns_.store(0); })) asked_ns_.store(0);
-  } else if (Duration(now - open) > kDeadAfter) {
+    const bool posted = loop_.post([this] {
+      std::string stuck = sources_.stuck ? sources_.stuck() : "";
+      const std::lock_guard lock(stuck_mutex_);
+      stuck_ = std::move(stuck);
+      asked_ns_.store(0);
+    });
+    if (!posted) asked_ns_.store(0);
+  } else if (Duration(now - open) > sources_.dead_after) {
     return {503, "text/plain; charset=utf-8",
             fmt::format("the agent's main thread has not answered for {} s\n",
                         (now - open) / 1'000'000'000)};
   }
+  const std::lock_guard lock(stuck_mutex_);
+  if (!stuck_.empty()) return {503, "text/plain; charset=utf-8", stuck_ + "\n"};
   return {200, "text/plain; charset=utf-8", "ok\n"};
 }
 

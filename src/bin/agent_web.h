@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,7 +32,7 @@ struct WebState {
 // It must outlive what it posts to the loop: end it when the loop runs no more.
 class AgentWeb {
  public:
-  // T0 that has not answered for this long is dead to /healthz.
+  // A thread (T0, or one of gRPC's) that has not answered for this long is dead to /healthz.
   static constexpr Duration kDeadAfter = std::chrono::seconds(15);
 
   struct Sources {
@@ -40,11 +41,17 @@ class AgentWeb {
     // Called on T0 when somebody looked at the page or at /metrics: the time to sample what is
     // busy.
     std::function<void()> wanted;
+    // Called on T0 at each look at /healthz: which other thread does not answer, and for how long;
+    // "" when all do.
+    std::function<std::string()> stuck;
+    Duration dead_after = kDeadAfter;
   };
   static Result<std::unique_ptr<AgentWeb>> start(const std::string& listen, host::EventLoop& loop,
                                                  const RpcMetrics& rpcs, Sources sources);
 
   [[nodiscard]] std::string address() const { return server_->address(); }
+  [[nodiscard]] size_t connections() const { return server_->connections(); }
+  [[nodiscard]] uint64_t refused_connections() const { return server_->refused_connections(); }
 
  private:
   AgentWeb(host::EventLoop& loop, const RpcMetrics& rpcs, Sources sources)
@@ -60,8 +67,10 @@ class AgentWeb {
   host::EventLoop& loop_;
   const RpcMetrics& rpcs_;
   Sources sources_;
-  std::atomic<bool> open_{false};         // server_ is set
-  std::atomic<int64_t> asked_ns_{0};      // when /healthz last asked T0; 0: nothing is open
+  std::atomic<bool> open_{false};     // server_ is set
+  std::atomic<int64_t> asked_ns_{0};  // when /healthz last asked T0; 0: nothing is open
+  std::mutex stuck_mutex_;
+  std::string stuck_;                     // as T0 said last
   std::unique_ptr<http::Server> server_;  // last: its thread uses the rest
 };
 

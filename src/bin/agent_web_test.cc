@@ -46,12 +46,13 @@ class AgentWebTest : public ::testing::Test {
  protected:
   AgentWebTest() {
     loop_ = std::move(*host::EventLoop::create());
-    web_ = std::move(*AgentWeb::start("127.0.0.1:0", *loop_, rpcs_,
-                                      {[this] {
-                                         const std::lock_guard lock(mutex_);
-                                         return state_;
-                                       },
-                                       [this] { ++wanted_; }}));
+    web_ = std::move(*AgentWeb::start(
+        "127.0.0.1:0", *loop_, rpcs_,
+        {[this] {
+           const std::lock_guard lock(mutex_);
+           return state_;
+         },
+         [this] { ++wanted_; }, [this] { return stuck_; }, std::chrono::milliseconds(300)}));
     t0_ = std::thread([this] { loop_->run(); });
   }
   ~AgentWebTest() override {
@@ -72,7 +73,8 @@ class AgentWebTest : public ::testing::Test {
   RpcMetrics rpcs_;
   std::mutex mutex_;
   WebState state_;
-  int wanted_ = 0;  // T0
+  int wanted_ = 0;     // T0
+  std::string stuck_;  // T0
   std::unique_ptr<host::EventLoop> loop_;
   std::unique_ptr<AgentWeb> web_;
   std::thread t0_;
@@ -88,6 +90,33 @@ TEST_F(AgentWebTest, IsAliveBeforeItIsReady) {
   publish({true, "", {}, {}});
   EXPECT_EQ(body_of(get(web_->address(), "/readyz")), "ready\n");
   EXPECT_TRUE(get(web_->address(), "/other").starts_with("HTTP/1.0 404 "));
+}
+
+TEST_F(AgentWebTest, AMainThreadThatHangsIsDeadAndOneThatGoesOnIsNot) {
+  std::promise<void> hang;
+  EXPECT_TRUE(loop_->post([&] { hang.get_future().wait(); }));
+  EXPECT_EQ(body_of(get(web_->address(), "/healthz")), "ok\n");
+  EXPECT_EQ(body_of(get(web_->address(), "/healthz")), "ok\n") << "not yet";
+  std::this_thread::sleep_for(std::chrono::milliseconds(400));
+  const std::string dead = get(web_->address(), "/healthz");
+  EXPECT_TRUE(dead.starts_with("HTTP/1.0 503 "));
+  EXPECT_EQ(body_of(dead), "the agent's main thread has not answered for 0 s\n");
+  hang.set_value();
+  EXPECT_EQ(wanted(), 0);  // it has come to the end of its queue
+  EXPECT_EQ(body_of(get(web_->address(), "/healthz")), "ok\n");
+}
+
+TEST_F(AgentWebTest, AnotherThreadThatHangsIsNamed) {
+  EXPECT_TRUE(loop_->post([this] { stuck_ = "the driver has not answered for 700 s"; }));
+  (void)get(web_->address(), "/healthz");  // it is asked now
+  EXPECT_EQ(wanted(), 0);                  // … and has answered
+  const std::string dead = get(web_->address(), "/healthz");
+  EXPECT_TRUE(dead.starts_with("HTTP/1.0 503 "));
+  EXPECT_EQ(body_of(dead), "the driver has not answered for 700 s\n");
+  EXPECT_TRUE(loop_->post([this] { stuck_ = ""; }));
+  (void)get(web_->address(), "/healthz");
+  EXPECT_EQ(wanted(), 0);
+  EXPECT_EQ(body_of(get(web_->address(), "/healthz")), "ok\n");
 }
 
 TEST_F(AgentWebTest, ShowsThePageAndAsksForSamples) {

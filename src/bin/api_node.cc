@@ -42,12 +42,13 @@ void ApiNode::record(ports::KubeEvent event) {
 void ApiNode::on_node(std::optional<ports::NodeObject> node) {
   patches_.on_node(node);
   if (mig_) mig_->on_node(node);
+  const bool first = node && !std::exchange(seen_, true);
   if (node && config_label_) {
     std::optional<std::string> label;
     if (const auto found = node->labels.find(std::string(agent::kConfigLabel));
         found != node->labels.end())
       label = found->second;
-    if (!std::exchange(seen_, true) || config_label_said_ != label) {
+    if (first || config_label_said_ != label) {
       config_label_said_ = label;
       config_label_(label);
     }
@@ -56,6 +57,7 @@ void ApiNode::on_node(std::optional<ports::NodeObject> node) {
 }
 
 void ApiNode::on_kube_reachable(Status status) {
+  trouble_ = status ? "" : status.error().message;
   if (status) {
     log_.over("kube");
     patches_.on_reachable();

@@ -45,6 +45,10 @@ class ApiNode final : public ports::KubeEvents {
   // Null where pods are not put out.
   [[nodiscard]] ports::Evictor* evictor() { return evictor_ ? &*evictor_ : nullptr; }
 
+  // Whether the Node was seen, and why the API server does not answer; "" while it does.
+  [[nodiscard]] bool seen() const { return seen_; }
+  [[nodiscard]] const std::string& trouble() const { return trouble_; }
+
   void on_node(std::optional<ports::NodeObject> node) override;
   void on_config_map(const ports::ObjectName&, std::optional<ports::ConfigMapObject>) override {}
   void on_pods(ports::PodList pods) override {
@@ -66,6 +70,7 @@ class ApiNode final : public ports::KubeEvents {
   std::optional<NodeEvictor> evictor_;
   std::function<void(std::optional<std::string>)> config_label_;
   bool seen_ = false;  // the node, once
+  std::string trouble_ = "it has not answered yet";
   std::optional<std::string> config_label_said_;
 };
 

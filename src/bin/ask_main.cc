@@ -13,10 +13,12 @@
 #include "agent/health.h"
 #include "agent/ledger_file.h"
 #include "bin/agent_flags.h"
+#include "bin/agent_link.h"
 #include "bin/agent_setup.h"
 #include "bin/gpu_readers.h"
 #include "bin/mig_main.h"
 #include "bin/mig_node.h"
+#include "cli/agent_text.h"
 #include "cli/list.h"
 #include "cli/smi.h"
 #include "cli/smi_mig.h"
@@ -226,6 +228,32 @@ Result<int> run_list(const std::vector<std::string>& all, char** environment) {
   }
   if (!text) return std::unexpected(text.error());
   return code;
+}
+
+Result<int> run_agent_status(const std::vector<std::string>& all) {
+  std::vector<std::string> args = all;
+  TRY_ASSIGN(const std::string root, take_option(args, "--root", "/"));
+  TRY_ASSIGN(const std::string run_dir, take_option(args, "--run-dir", ""));
+  TRY_ASSIGN(const std::string output, take_option(args, "-o", "table"));
+  TRY_ASSIGN(const cli::Format format, cli::parse_format(output));
+  if (!args.empty())
+    return fail(Code::kUsage,
+                "agent status: '{}' is not understood; it takes -o table|json|yaml, --root DIR and "
+                "--run-dir DIR",
+                args[0]);
+  const Places places = places_below(fs::absolute(root).string(), "", run_dir);
+  TRY_ASSIGN(const std::optional<std::string> status, AgentLink(places.door()).status());
+  if (!status)
+    return fail(Code::kUnavailable,
+                "{}: no agent runs on this node (nobody listens there); start one with gpuslice "
+                "agent, or name its --run-dir",
+                places.door());
+  if (format != cli::Format::kTable) {
+    TRY(cli::agent_status_text(*status));  // it is one
+    return print(cli::print_json(*status, format));
+  }
+  TRY_ASSIGN(const std::string text, cli::agent_status_text(*status));
+  return print(text);
 }
 
 Result<int> run_smi(const std::vector<std::string>& all) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// The verbs that ask: `list` and `smi`. They read the driver themselves and talk to nobody.
+// The verbs that ask: `list` and `smi` read the driver themselves, `agent status` asks the agent.
 
 #include <string>
 #include <vector>
@@ -11,6 +11,8 @@ namespace gpuslice::bin {
 
 // `args`: what stands after the verb. Each returns the exit code.
 [[nodiscard]] Result<int> run_list(const std::vector<std::string>& args, char** environment);
+// `agent status`: asks the agent itself.
+[[nodiscard]] Result<int> run_agent_status(const std::vector<std::string>& args);
 [[nodiscard]] Result<int> run_smi(const std::vector<std::string>& args);
 
 // True when the program was started under nvidia-smi's name, as on a simulated node.

@@ -27,6 +27,7 @@ constexpr std::string_view kHelp = R"(gpuslice shares the NVIDIA GPUs of a Kuber
 usage: gpuslice VERB [FLAGS]
 
   agent                 the node daemon: device plugin, health, metrics, page (gpuslice agent --help)
+  agent status          all state of the agent that runs on this node (-o json)
   plan -f FILE -c LABEL   what apply would do to the MIG layout, step by step
   apply -f FILE -c LABEL  make it so, disturbing as little as possible
   assert, diff          is it so, and what differs
@@ -102,6 +103,11 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
       "a simulated node's root)");
   app.add_option("--run-dir", agent.run_dir,
                  "where the ledger of this boot and locks are kept (/run/gpuslice; likewise)");
+  app.add_option("--driver-patience", agent.driver_patience,
+                 "how long the driver may take for one answer before /healthz fails; 0s: for ever")
+      ->capture_default_str();
+  app.add_flag("--check", agent.check,
+               "look whether all that it needs is there, a line each, and end");
   app.add_option("--log-level", agent.log_level, "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
       ->capture_default_str();
@@ -238,6 +244,11 @@ Result<CommandLine> parse_command_line(std::span<const std::string> args) {
   }
   if (verb == "version" || verb == "--version") {
     line.verb = CommandLine::Verb::kVersion;
+    return line;
+  }
+  if (verb == "agent" && !rest.empty() && rest.front() == "status") {
+    line.verb = CommandLine::Verb::kAgentStatus;
+    line.args.assign(rest.begin() + 1, rest.end());
     return line;
   }
   if (verb == "agent") return parse_agent(rest);

@@ -12,12 +12,12 @@
 namespace gpuslice::bin {
 
 struct CommandLine {
-  enum class Verb { kHelp, kVersion, kAgent, kList, kSmi, kHook, kMig };
+  enum class Verb { kHelp, kVersion, kAgent, kAgentStatus, kList, kSmi, kHook, kMig };
   Verb verb = Verb::kHelp;
   std::string help;    // kHelp: what to print
   AgentCommand agent;  // kAgent
   std::vector<std::string>
-      args;  // kList, kSmi, kHook: what stands after the verb; kMig: with the verb
+      args;  // kList, kSmi, kHook, kAgentStatus: what stands after the verb; kMig: with the verb
 };
 
 // `args` without the program's name. kUsage names what was not understood and the nearest that

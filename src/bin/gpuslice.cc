@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bin/agent_check.h"
 #include "bin/agent_main.h"
 #include "bin/ask_main.h"
 #include "bin/command_line.h"
@@ -38,8 +39,11 @@ int run(const CommandLine& line) {
       fmt::print("gpuslice {}\n", gpuslice::bin::kVersion);
       return 0;
     case CommandLine::Verb::kAgent: {
+      if (line.agent.check) return gpuslice::bin::run_agent_check(line.agent, environ);
       return exit_of(gpuslice::bin::run_agent(line.agent, environ));
     }
+    case CommandLine::Verb::kAgentStatus:
+      return exit_of(gpuslice::bin::run_agent_status(line.args));
     case CommandLine::Verb::kList:
       return exit_of(gpuslice::bin::run_list(line.args, environ));
     case CommandLine::Verb::kSmi:

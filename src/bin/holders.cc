@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <future>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "agent/ledger_file.h"
@@ -69,7 +71,11 @@ std::vector<GivenOut> ledger_of_file(const std::string& root, const std::string&
   if (!text) return out;
   const auto entries = agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{});
   if (!entries) return out;
-  for (const agent::LedgerEntry& entry : *entries) out.push_back({entry.id});
+  std::error_code unknown;
+  const auto written = std::filesystem::last_write_time(path, unknown);
+  const auto age = std::filesystem::file_time_type::clock::now() - written;
+  const bool young = unknown || age < kLedgerGrace;
+  for (const agent::LedgerEntry& entry : *entries) out.push_back({entry.id, young});
   return out;
 }
 
@@ -77,7 +83,7 @@ mig::HolderSource holder_source(std::string kubelet_dir, LedgerSource ledger) {
   return [kubelet_dir = std::move(kubelet_dir), ledger = std::move(ledger)](
              const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
     // The ledger first: what the kubelet named by then, and does not name now, has ended.
-    const std::vector<GivenOut> given_out = ledger();
+    TRY_ASSIGN(const std::vector<GivenOut> given_out, ledger());
     TRY_ASSIGN(const auto pods, ask_kubelet(kubelet_dir));
     std::vector<std::string> ids;
     for (const GivenOut& one : given_out)

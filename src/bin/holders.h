@@ -16,8 +16,11 @@ struct GivenOut {
   std::string id;
   bool unlisted = true;  // the kubelet may not name it, although a pod has it
 };
-using LedgerSource = std::function<std::vector<GivenOut>()>;
-// Of the agent's ledger file; `root`: for the boot id.
+using LedgerSource = std::function<Result<std::vector<GivenOut>>()>;
+// An entry of that age has been listed by the kubelet, or was given back (see
+// agent::may_be_unlisted).
+inline constexpr Duration kLedgerGrace = std::chrono::seconds(30);
+// Of the agent's ledger file; `root`: for the boot id. No entry is younger than the file.
 [[nodiscard]] std::vector<GivenOut> ledger_of_file(const std::string& root,
                                                    const std::string& path);
 

@@ -42,7 +42,6 @@ bool takes_label(Verb verb) {
   return verb == Verb::kPlan || verb == Verb::kApply || verb == Verb::kAssert ||
          verb == Verb::kDiff;
 }
-bool changes(Verb verb) { return verb == Verb::kApply || verb == Verb::kRestore; }
 
 void add_options(CLI::App& app, MigCommand& c, Texts& texts) {
   const Verb verb = c.verb;
@@ -63,10 +62,12 @@ void add_options(CLI::App& app, MigCommand& c, Texts& texts) {
   if (takes_label(verb) || verb == Verb::kRestore)
     app.add_flag("-m,--mode-only", c.mode_only, "the MIG mode alone")
         ->envname("MIG_PARTED_MODE_CHANGE_ONLY");
-  if (changes(verb)) {
+  if (changes_mig(verb)) {
     app.add_option("-k,--hooks-file", c.hooks_file, "commands around it")
         ->envname("MIG_PARTED_HOOKS_FILE");
     app.add_option("--wait", texts.wait, "how long to wait for holders to end, such as 10m");
+    app.add_flag("--without-agent", c.without_agent,
+                 "do not ask the agent of this node: pods may be given what goes");
   }
   if (verb == Verb::kApply)
     app.add_flag("-s,--skip-reset", c.skip_reset, "leave a mode that needs a reset waiting for it")
@@ -121,6 +122,8 @@ Status duration(const std::string& verb, const char* flag, const std::string& te
 }
 
 }  // namespace
+
+bool changes_mig(Verb verb) { return verb == Verb::kApply || verb == Verb::kRestore; }
 
 bool is_mig_verb(const std::string& verb) { return row_of(verb) != nullptr; }
 

@@ -38,10 +38,13 @@ struct MigCommand {
   bool valid_config = false;
   bool detailed_exitcode = false;
   bool placements = false;
+  bool without_agent = false;
   Duration wait{};
   Duration call_timeout = std::chrono::seconds(60);
 };
 
+// Those that change what is there.
+[[nodiscard]] bool changes_mig(MigCommand::Verb verb);
 [[nodiscard]] bool is_mig_verb(const std::string& verb);
 
 // `args` without the program's name; the first is the verb. Environment names of mig-parted

@@ -70,7 +70,13 @@ Result<config::MigPartedConfig> read_config(const MigCommand& command) {
 
 MigPlaces places_of(const MigCommand& command) {
   return {command.root.empty() ? "/" : std::filesystem::absolute(command.root).string(),
-          command.kubelet_dir, command.state_dir, command.run_dir, command.call_timeout};
+          command.kubelet_dir,
+          command.state_dir,
+          command.run_dir,
+          command.call_timeout,
+          command.without_agent       ? MigPlaces::Agent::kNot
+          : changes_mig(command.verb) ? MigPlaces::Agent::kMust
+                                      : MigPlaces::Agent::kMay};
 }
 
 // An error of a GPU that does not answer and is wanted.
@@ -255,8 +261,19 @@ Status run_before(Around& around, const std::vector<cli::GpuDecision>& gpus) {
   return {};
 }
 
-std::vector<mig::Report> change_all(const MigCommand& command, MigNode& node,
-                                    const std::map<uint32_t, mig::Wish>& wishes) {
+// What was interrupted is finished or reverted before anything is planned: that is a change, too.
+Result<AgentLink::Lease> withdraw_interrupted(MigNode& node,
+                                              const std::map<uint32_t, mig::Wish>& wishes) {
+  const std::set<std::string> left = node.left_half_way();
+  std::map<std::string, std::set<std::string>> gpus;
+  for (const auto& [index, wish] : wishes)
+    if (const std::string& uuid = node.find(index)->uuid; left.contains(uuid)) gpus[uuid] = {uuid};
+  return node.withdraw(gpus);
+}
+
+Result<std::vector<mig::Report>> change_all(const MigCommand& command, MigNode& node,
+                                            const std::map<uint32_t, mig::Wish>& wishes) {
+  TRY_ASSIGN(const AgentLink::Lease interrupted, withdraw_interrupted(node, wishes));
   std::vector<mig::Report> reports;
   mig::Options options = node.options();
   options.mode_only = command.mode_only;
@@ -278,10 +295,21 @@ std::vector<mig::Report> change_all(const MigCommand& command, MigNode& node,
     begun.back().ready = all_can && begun.back().change->prepare(wish);
     all_can = all_can && !begun.back().change->report().error;
   }
+  // From here to the end the agent of this node gives nobody what goes, nor what appears meanwhile.
+  std::map<std::string, std::set<std::string>> going;
+  if (all_can)
+    for (const Begun& one : begun) {
+      if (!one.ready) continue;
+      std::set<std::string>& devices = going[one.change->report().gpu.uuid];
+      for (std::string& uuid : one.change->devices_that_go()) devices.insert(std::move(uuid));
+    }
+  const Result<AgentLink::Lease> lease = node.withdraw(going);
+  all_can = all_can && lease.has_value();
   for (const Begun& one : begun) {
     if (one.ready && all_can) one.change->execute();
     if (one.ready && !all_can) one.change->abandon();
     reports.push_back(one.change->report());
+    if (one.ready && !lease) reports.back().error = lease.error();
     // One that was not even looked at.
     if (!all_can && !one.ready && reports.back().layout.empty() && !reports.back().error)
       reports.back().end = mig::End::kRefused;
@@ -312,15 +340,18 @@ Result<int> change_node(const MigCommand& command, MigNode& node, const std::str
     if (any_change(gpus)) {
       Status hooks = around.start();
       if (hooks) hooks = run_before(around, gpus);
-      if (hooks) reports = change_all(command, node, wishes);
+      Result<std::vector<mig::Report>> changed;
+      if (hooks) changed = change_all(command, node, wishes);
       const Status finished = around.finish();
       if (!hooks) return std::unexpected(std::move(hooks).error());
+      if (!changed) return std::unexpected(std::move(changed).error());
+      reports = std::move(*changed);
       if (!finished) warn(finished.error().text());
       if (!finished && std::none_of(reports.begin(), reports.end(),
                                     [](const auto& r) { return r.error.has_value(); }))
         return exit_code(Code::kFailed);
     } else {
-      reports = change_all(command, node, wishes);
+      TRY_ASSIGN(reports, change_all(command, node, wishes));
     }
     if (!json) say(cli::report_text(reports));
   }

@@ -7,12 +7,25 @@
 #include <cstdio>
 
 namespace gpuslice::bin {
+namespace {
+
+// What to do about an agent that does not answer.
+Error and_now(Error error) {
+  error.message +=
+      "; nothing is changed while it may give out what goes: see gpuslice agent status and its "
+      "log, or say --without-agent";
+  return error;
+}
+
+}  // namespace
+
 MigNode::MigNode(MigPlaces places)
     : places_(std::move(places)),
+      own_(places_below(places_.root, places_.state_dir, places_.run_dir)),
+      link_(own_.door()),
       session_(places_.root),
       reset_(places_.root),
       files_(places_.root) {
-  own_ = places_below(places_.root, places_.state_dir, places_.run_dir);
   session_.set_watch(&calls_);
   watcher_ = std::thread([this] { watch(); });
 }
@@ -64,10 +77,33 @@ mig::Options MigNode::options() const {
   mig::Options options;
   options.journal_folder = own_.journals();
   options.lock_folder = own_.locks();
-  options.holders = holder_source(places_.kubelet_dir, [root = places_.root, path = own_.ledger()] {
-    return ledger_of_file(root, path);
-  });
+  options.holders = holder_source(places_.kubelet_dir, [this] { return given_out(); });
   return options;
+}
+
+// The agent knows how old each entry is; its file does not.
+Result<std::vector<GivenOut>> MigNode::given_out() const {
+  if (places_.agent != MigPlaces::Agent::kNot) {
+    auto asked = link_.ledger();
+    if (!asked && places_.agent == MigPlaces::Agent::kMust)
+      return std::unexpected(and_now(std::move(asked).error()));
+    if (asked && *asked) return std::move(**asked);
+  }
+  return ledger_of_file(places_.root, own_.ledger());
+}
+
+Result<AgentLink::Lease> MigNode::withdraw(
+    const std::map<std::string, std::set<std::string>>& gpus) const {
+  if (places_.agent == MigPlaces::Agent::kNot || gpus.empty())
+    return AgentLink::Lease(std::nullopt);
+  auto lease = link_.withdraw(gpus);
+  if (!lease) return std::unexpected(and_now(std::move(lease).error()));
+  return lease;
+}
+
+std::set<std::string> MigNode::left_half_way() {
+  const auto left = mig::journals_left(files_, own_.journals());
+  return left ? std::set<std::string>(left->begin(), left->end()) : std::set<std::string>();
 }
 
 Result<mig::GpuState> MigNode::read(const ports::Gpu& gpu) {

@@ -4,13 +4,17 @@
 // of our files, and somebody who ends the process when the driver hangs.
 
 #include <atomic>
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/time.h"
+#include "bin/agent_link.h"
 #include "bin/holders.h"
 #include "bin/places.h"
 #include "host/node_host.h"
@@ -26,6 +30,9 @@ struct MigPlaces {
   std::string state_dir;  // "" when not said: see places_below()
   std::string run_dir;
   Duration call_timeout = std::chrono::seconds(60);
+  // Whether the agent of this node is asked. kMust: one that runs and does not answer is an error,
+  // since it would go on giving out what goes.
+  enum class Agent : uint8_t { kNot, kMay, kMust } agent = Agent::kMay;
 };
 
 class MigNode {
@@ -49,6 +56,11 @@ class MigNode {
   [[nodiscard]] nvml::Session& session() { return session_; }
   [[nodiscard]] mig::Ports ports();
   [[nodiscard]] mig::Options options() const;
+  // GPU's UUID → UUIDs of devices: the agent gives them to nobody while the lease lives.
+  [[nodiscard]] Result<AgentLink::Lease> withdraw(
+      const std::map<std::string, std::set<std::string>>& gpus) const;
+  // Those whose change was interrupted.
+  [[nodiscard]] std::set<std::string> left_half_way();
   // Everything of one GPU, with its holders marked.
   [[nodiscard]] Result<mig::GpuState> read(const ports::Gpu& gpu);
   // Every GPU with MIG.
@@ -56,9 +68,11 @@ class MigNode {
 
  private:
   void watch();
+  [[nodiscard]] Result<std::vector<GivenOut>> given_out() const;
 
   MigPlaces places_;
   Places own_;
+  AgentLink link_;
   nvml::CallWatch calls_;
   nvml::Session session_;
   nvml::NodeReset reset_;

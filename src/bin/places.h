@@ -12,6 +12,7 @@ struct Places {
   std::string run_dir;    // does not: locks, the ledger
   [[nodiscard]] std::string journals() const { return state_dir + "/mig"; }
   [[nodiscard]] std::string locks() const { return run_dir + "/mig"; }
+  [[nodiscard]] std::string door() const { return run_dir + "/agent.sock"; }
   [[nodiscard]] std::string ledger() const { return run_dir + "/ledger"; }
   [[nodiscard]] std::string health() const { return ledger() + ".health"; }
   [[nodiscard]] std::string gpus() const { return ledger() + ".gpus"; }

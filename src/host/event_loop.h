@@ -4,9 +4,9 @@
 // time, on the thread that calls run(). It sleeps in epoll_wait without a time-out: idle means no
 // wake-up at all.
 //
-// Everything but post(), stop() and posted_dropped() belongs to T0. Subscriptions are tokens: a
-// token that is destroyed or reset cancels what it stands for, and its function is not called
-// again, even when its event has already been read. Tokens must not outlive the loop.
+// Everything but post(), stop(), posted() and posted_dropped() belongs to T0. Subscriptions are
+// tokens: a token that is destroyed or reset cancels what it stands for, and its function is not
+// called again, even when its event has already been read. Tokens must not outlive the loop.
 
 #include <atomic>
 #include <cstdint>
@@ -66,6 +66,11 @@ class EventLoop {
 
   // Any thread, also from within work. False: the queue is full, the work was not taken.
   [[nodiscard]] bool post(Work work);
+  // Any thread. What was posted and waits.
+  [[nodiscard]] size_t posted() const {
+    const std::lock_guard lock(mutex_);
+    return posted_.size();
+  }
   // Any thread. How often post() said no.
   [[nodiscard]] uint64_t posted_dropped() const { return dropped_.load(std::memory_order_relaxed); }
 
@@ -108,7 +113,7 @@ class EventLoop {
   std::map<uint64_t, MonotonicTime> timer_times_;
   MonotonicTime armed_ = MonotonicTime::max();
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<Work> posted_;
   std::atomic<uint64_t> dropped_{0};
   std::atomic<bool> stopping_{false};

@@ -26,7 +26,11 @@ Worker::~Worker() {
 bool Worker::post(Work work) {
   {
     const std::lock_guard lock(mutex_);
-    if (stopping_ || queue_.size() >= kMaxWaiting) return false;
+    if (stopping_) return false;
+    if (queue_.size() >= kMaxWaiting) {
+      ++refused_;
+      return false;
+    }
     queue_.push_back(std::move(work));
   }
   changed_.notify_all();
@@ -49,6 +53,11 @@ Duration Worker::busy_for() const {
 size_t Worker::waiting() const {
   const std::lock_guard lock(mutex_);
   return queue_.size();
+}
+
+uint64_t Worker::refused() const {
+  const std::lock_guard lock(mutex_);
+  return refused_;
 }
 
 void Worker::run() {

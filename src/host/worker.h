@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -40,6 +41,8 @@ class Worker {
   // Any thread. How long the work under way has been running; zero when none is.
   [[nodiscard]] Duration busy_for() const;
   [[nodiscard]] size_t waiting() const;
+  // Any thread. How often post() said no because too much waited.
+  [[nodiscard]] uint64_t refused() const;
 
  private:
   void run();
@@ -49,6 +52,7 @@ class Worker {
   std::deque<Work> queue_;
   bool stopping_ = false;
   bool ended_ = false;
+  uint64_t refused_ = 0;
   MonotonicTime busy_since_{};
   std::thread thread_;
 };

@@ -133,6 +133,9 @@ class BeastServer final : public Server {
   }
 
   [[nodiscard]] std::string address() const override { return address_; }
+  [[nodiscard]] size_t connections() const override {
+    return open_.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] uint64_t refused_connections() const override {
     return refused_.load(std::memory_order_relaxed);
   }
@@ -142,7 +145,10 @@ class BeastServer final : public Server {
 
   // For connections, on the server's thread.
   [[nodiscard]] const Limits& limits() const { return limits_; }
-  void forget(Connection& connection) { connections_.erase(connection.place); }
+  void forget(Connection& connection) {
+    connections_.erase(connection.place);
+    open_.store(connections_.size(), std::memory_order_relaxed);
+  }
   Response answer(std::string_view path) {
     requests_.fetch_add(1, std::memory_order_relaxed);
     return answer_(path);
@@ -165,6 +171,7 @@ class BeastServer final : public Server {
         connections_.emplace_back(*this, std::move(socket));
         Connection& connection = connections_.back();
         connection.place = std::prev(connections_.end());
+        open_.store(connections_.size(), std::memory_order_relaxed);
         connection.start();
       }
       accept();
@@ -178,6 +185,7 @@ class BeastServer final : public Server {
   asio::steady_timer pause_;
   std::list<Connection> connections_;
   std::string address_;
+  std::atomic<size_t> open_{0};
   std::atomic<uint64_t> refused_{0};
   std::atomic<uint64_t> requests_{0};
   std::thread thread_;

@@ -49,6 +49,7 @@ class Server {
   // Where it listens, with the real port: "127.0.0.1:9400".
   [[nodiscard]] virtual std::string address() const = 0;
   // Any thread.
+  [[nodiscard]] virtual size_t connections() const = 0;  // now
   [[nodiscard]] virtual uint64_t refused_connections() const = 0;
   [[nodiscard]] virtual uint64_t requests() const = 0;
 

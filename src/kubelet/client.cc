@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "deviceplugin/api.grpc.pb.h"
+#include "kubelet/beat.h"
 #include "kubelet/convert.h"
 #include "kubelet/socket_path.h"
 #include "podresources/api.grpc.pb.h"
@@ -127,6 +128,7 @@ class Client::Impl {
       const std::lock_guard lock(mutex_);
       closing_ = true;
       for (Call* call : calls_) call->context.TryCancel();
+      beat_.end();
       // Calls under way finish on the queue before it says that it is empty.
       queue_.Shutdown();
     }
@@ -137,9 +139,23 @@ class Client::Impl {
   template <class Make>
   bool start(Make make) {
     const std::lock_guard lock(mutex_);
-    if (closing_ || calls_.size() >= kMaxCallsUnderWay) return false;
+    if (closing_) return false;
+    if (calls_.size() >= kMaxCallsUnderWay) {
+      ++refused_;
+      return false;
+    }
     calls_.insert(make(queue_));
     return true;
+  }
+
+  Duration unanswered() { return beat_.unanswered(queue_, &beat_); }
+  size_t under_way() const {
+    const std::lock_guard lock(mutex_);
+    return calls_.size();
+  }
+  uint64_t refused() const {
+    const std::lock_guard lock(mutex_);
+    return refused_;
   }
 
  private:
@@ -147,6 +163,10 @@ class Client::Impl {
     void* tag = nullptr;
     bool ok = false;
     while (queue_.Next(&tag, &ok)) {
+      if (tag == &beat_) {
+        beat_.heard();
+        continue;
+      }
       Call* call = static_cast<Call*>(tag);
       {
         const std::lock_guard lock(mutex_);
@@ -157,15 +177,21 @@ class Client::Impl {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::set<Call*> calls_;
+  uint64_t refused_ = 0;
   bool closing_ = false;
+  Beat beat_;
   grpc::CompletionQueue queue_;
   std::thread thread_;
 };
 
 Client::Client() : impl_(std::make_unique<Impl>()) {}
 Client::~Client() = default;
+
+Duration Client::unanswered() { return impl_->unanswered(); }
+size_t Client::under_way() const { return impl_->under_way(); }
+uint64_t Client::refused() const { return impl_->refused(); }
 
 void Client::register_plugin(const std::string& socket, const Registration& registration,
                              Registered done) {

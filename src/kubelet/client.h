@@ -6,6 +6,7 @@
 // hands it on to T0. Each call has a deadline and a channel of its own, so that a kubelet which was
 // away is tried anew at once and not when some back-off of gRPC's says so.
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -47,6 +48,12 @@ class Client {
 
   // `socket`: <kubelet-dir>/pod-resources/kubelet.sock.
   void list_pods(const std::string& socket, Listed done);
+
+  // From one thread at a time. See PluginServer::unanswered().
+  [[nodiscard]] Duration unanswered();
+  // Any thread. Calls under way now, and those refused beyond kMaxCallsUnderWay.
+  [[nodiscard]] size_t under_way() const;
+  [[nodiscard]] uint64_t refused() const;
 
  private:
   class Impl;

@@ -83,6 +83,7 @@ ports::DeviceList list_of(int devices, const std::string& prefix = "GPU-0::") {
 
 class FakeService final : public ports::PluginService {
  public:
+  std::promise<void> hang;  // an Allocate of "hangs" ends when it is kept
   Result<ports::PreferredAnswer> preferred(const ports::PreferredRequest& request) override {
     ports::PreferredAnswer answer;
     for (const ports::PreferredContainer& container : request.containers) {
@@ -97,6 +98,7 @@ class FakeService final : public ports::PluginService {
     ports::AllocateAnswer answer;
     for (const auto& ids : request.containers) {
       if (ids.at(0) == "gone") return fail(Code::kNotFound, "device gone: it was withdrawn");
+      if (ids.at(0) == "hangs") hang.get_future().wait();
       ports::ContainerAnswer& one = answer.containers.emplace_back();
       one.envs["NVIDIA_VISIBLE_DEVICES"] = ids.at(0);
       one.mounts = {{"/c", "/h", true}};
@@ -351,6 +353,28 @@ TEST_F(PluginServerTest, AMessageBeyondTheLimitIsRefused) {
   EXPECT_TRUE(answers());
 }
 
+TEST_F(PluginServerTest, AThreadThatHangsIsSilentAndOneThatLivesIsNot) {
+  serve();
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_LT(server_->unanswered(), seconds(1));
+    std::this_thread::sleep_for(milliseconds(2));
+  }
+  std::thread caller([this] {
+    grpc::ClientContext context;
+    limit(context);
+    v1beta1::AllocateRequest request;
+    request.add_container_requests()->add_devices_ids("hangs");
+    v1beta1::AllocateResponse response;
+    EXPECT_TRUE(stub_->Allocate(&context, request, &response).ok());
+  });
+  EXPECT_TRUE(eventually([this] { return server_->unanswered() > milliseconds(300); }));
+  service_.hang.set_value();
+  caller.join();
+  EXPECT_TRUE(eventually([this] { return server_->unanswered() == Duration::zero(); }));
+  (void)server_->unanswered();
+  server_.reset();  // with a beat under way
+}
+
 TEST_F(PluginServerTest, EndsAtOnceWithStreamsOpenAndTakesItsSocketAlong) {
   serve();
   grpc::ClientContext context;
@@ -561,6 +585,19 @@ TEST_F(ClientTest, ListsThePodsDevices) {
   EXPECT_EQ(
       (*pods)[0],
       (ports::PodDevices{"default", "pod-1", "main", "nvidia.com/gpu", {"GPU-0::1", "GPU-0::3"}}));
+}
+
+TEST_F(ClientTest, ItsThreadLivesUnlessAnAnswerHoldsIt) {
+  std::promise<void> hang;
+  std::promise<void> done;
+  client_.list_pods(dir_ + "/nobody.sock", [&](const Result<std::vector<ports::PodDevices>>&) {
+    hang.get_future().wait();
+    done.set_value();
+  });
+  EXPECT_TRUE(eventually([this] { return client_.unanswered() > milliseconds(300); }));
+  hang.set_value();
+  done.get_future().wait();
+  EXPECT_TRUE(eventually([this] { return client_.unanswered() == Duration::zero(); }));
 }
 
 TEST(ClientEnd, AnswersWhatIsUnderWay) {

@@ -111,6 +111,13 @@ std::string NodeKubelet::kubelet_socket() const {
                      born.tv_sec, born.tv_nsec);
 }
 
+NodeKubelet::Silent NodeKubelet::most_silent() {
+  Silent most{"what is asked of the kubelet", client_.unanswered()};
+  for (const auto& [resource, server] : servers_)
+    if (const Duration since = server->unanswered(); since > most.since) most = {resource, since};
+  return most;
+}
+
 std::map<std::string, PluginCounts> NodeKubelet::counts() const {
   std::map<std::string, PluginCounts> counts;
   for (const auto& [resource, server] : servers_) {

@@ -57,6 +57,15 @@ class NodeKubelet final : public ports::Kubelet {
 
   // T0. By resource, those served now.
   [[nodiscard]] std::map<std::string, PluginCounts> counts() const;
+  // T0. The thread that has not answered for longest: of which socket, and for how long. See
+  // PluginServer::unanswered().
+  struct Silent {
+    std::string of;  // "nvidia.com/gpu", or "what is asked of the kubelet"
+    Duration since{};
+  };
+  [[nodiscard]] Silent most_silent();
+  // Any thread. What is asked of the kubelet.
+  [[nodiscard]] const Client& calls() const { return client_; }
   // The sockets that matter: the kubelet's and ours. For whoever watches the folder.
   [[nodiscard]] const std::string& registration_socket() const { return registration_socket_; }
   [[nodiscard]] const std::string& plugin_dir() const { return plugin_dir_; }

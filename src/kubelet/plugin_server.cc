@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "deviceplugin/api.grpc.pb.h"
+#include "kubelet/beat.h"
 #include "kubelet/convert.h"
 #include "kubelet/socket_path.h"
 
@@ -110,6 +111,14 @@ class Stream final : public Waiting {
   bool over_ = false;       // gone_ has come
 };
 
+// Says that the server's thread lives.
+class BeatHeard final : public Waiting {
+ public:
+  void done(int, bool) override { beat.heard(); }
+  Beat beat;
+  Tag tag{this, 0};
+};
+
 class GrpcPluginServer final : public PluginServer {
  public:
   explicit GrpcPluginServer(Options options)
@@ -121,6 +130,7 @@ class GrpcPluginServer final : public PluginServer {
     // aborts when an operation is started on a queue that is.
     closing_.store(true, std::memory_order_release);
     server_->Shutdown(std::chrono::system_clock::now());
+    beat_.beat.end();
     queue_->Shutdown();
     thread_.join();
     if (in_place()) ::unlink(options_.socket_path.c_str());
@@ -134,6 +144,9 @@ class GrpcPluginServer final : public PluginServer {
     const std::lock_guard lock(mutex_);
     list_ = std::move(list);
     for (Stream* stream : streams_) stream->send();
+  }
+  [[nodiscard]] Duration unanswered() override {
+    return beat_.beat.unanswered(*queue_, &beat_.tag);
   }
   [[nodiscard]] size_t streams() const override {
     const std::lock_guard lock(mutex_);
@@ -176,6 +189,7 @@ class GrpcPluginServer final : public PluginServer {
   std::atomic<uint64_t> sent_{0};
   std::atomic<bool> closing_{false};
 
+  BeatHeard beat_;
   Service service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::unique_ptr<grpc::Server> server_;

@@ -64,6 +64,9 @@ class PluginServer {
   // Any thread.
   // Is the socket still where it was made?
   [[nodiscard]] virtual bool in_place() const = 0;
+  // From one thread at a time. How long the server's thread has not answered a beat that waits for
+  // it; the next beat is sent when none does. A thread that lives answers at once.
+  [[nodiscard]] virtual Duration unanswered() = 0;
   // Any thread.
   [[nodiscard]] virtual size_t streams() const = 0;
   // Any thread. How many streams there have been, and whether one that came after the first `begun`

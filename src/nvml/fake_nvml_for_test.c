@@ -23,6 +23,8 @@ static int lost(void* device) { return device == &gpus[2]; }
 EXPORT int nvmlInit_v2(void) {
   if (getenv("FAKE_NVML_NO_DRIVER") != NULL) return 9;
   while (getenv("FAKE_NVML_HANGS") != NULL) pause();
+  const char* while_there_is = getenv("FAKE_NVML_HANGS_WHILE");
+  while (while_there_is != NULL && access(while_there_is, F_OK) == 0) usleep(1000);
   ++open_count;
   return 0;
 }

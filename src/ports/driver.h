@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "base/time.h"
 #include "ports/nvml.h"
 
 namespace gpuslice::ports {
@@ -18,6 +19,7 @@ struct SilentGpu {
 };
 
 struct Inventory {
+  MonotonicTime begun{};  // when the look began; not told: just now
   DriverInfo driver;
   std::vector<Gpu> gpus;          // those that answered, by index
   std::vector<SilentGpu> silent;  // lost ones and such, by index

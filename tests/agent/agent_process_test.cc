@@ -8,6 +8,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -56,6 +58,49 @@ bool eventually(Holds holds, SteadyClock::duration limit = seconds(10)) {
     std::this_thread::sleep_for(milliseconds(5));
   }
   return true;
+}
+
+int unix_socket(const std::string& path, bool listens) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const auto* to = reinterpret_cast<const sockaddr*>(&address);
+  EXPECT_EQ(listens ? ::bind(fd, to, sizeof address) : ::connect(fd, to, sizeof address), 0);
+  if (listens) {
+    EXPECT_EQ(::listen(fd, 16), 0);
+  }
+  const timeval limit{10, 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  return fd;
+}
+int connect_to(const std::string& path) { return unix_socket(path, false); }
+int listen_on(const std::string& path) { return unix_socket(path, true); }
+
+// Whether somebody has connected to a TCP socket that listens and accepts nobody.
+int backlog_of(int fd) {
+  pollfd one{fd, POLLIN, 0};
+  return ::poll(&one, 1, 0);
+}
+
+// The answer to GET `path` on this port, whole; "" when nobody answers.
+std::string http_get(int port, const std::string& path) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<uint16_t>(port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string all;
+  const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0 &&
+      ::send(fd, request.data(), request.size(), MSG_NOSIGNAL) > 0) {
+    char buffer[4096];
+    ssize_t got = 0;
+    while ((got = ::recv(fd, buffer, sizeof buffer, 0)) > 0)
+      all.append(buffer, static_cast<size_t>(got));
+  }
+  ::close(fd);
+  return all;
 }
 
 class Registrations final : public v1beta1::Registration::Service {
@@ -183,7 +228,8 @@ class AgentProcess : public ::testing::Test {
     std::vector<std::string> args = std::move(before);
     args.insert(args.end(), {GPUSLICE, "agent", "--root", dir_ + "/node", "--kubelet-dir",
                              dir_ + "/kubelet", "--config", dir_ + "/config.yaml", "--state-dir",
-                             dir_ + "/state", "--run-dir", dir_ + "/run", "--no-kube"});
+                             dir_ + "/state", "--run-dir", dir_ + "/run"});
+    if (!with_kube_) args.emplace_back("--no-kube");
     if (more.empty() || more[0] != "--listen") args.insert(args.end(), {"--listen", ""});
     args.insert(args.end(), more.begin(), more.end());
     std::vector<char*> argv;
@@ -212,6 +258,7 @@ class AgentProcess : public ::testing::Test {
 
   std::string dir_;
   pid_t pid_ = 0;
+  bool with_kube_ = false;
   std::unique_ptr<Registrations> kubelet_;
 };
 
@@ -383,6 +430,145 @@ TEST_F(AgentProcess, ADriverThatHangsHoldsUpNeitherTheKubeletNorTheEnd) {
   EXPECT_EQ(stop(SIGTERM), 0);
   EXPECT_LT(SteadyClock::now() - begun, seconds(2));
   EXPECT_TRUE(said("the driver does not answer; leaving without waiting for it"));
+}
+
+// The answer of the agent's own socket to one line, whole.
+std::string local_answer(int fd) {
+  std::string all;
+  char buffer[64 * 1024];
+  while (!all.ends_with('\n')) {
+    const ssize_t got = ::recv(fd, buffer, sizeof buffer, 0);
+    if (got <= 0) break;
+    all.append(buffer, static_cast<size_t>(got));
+  }
+  return all;
+}
+
+TEST_F(AgentProcess, AnIdThatAnotherProgramTakesAwayIsGivenToNobodyWhileThatLives) {
+  install_driver();
+  configure("version: v1\n");
+  start_kubelet();
+  start();
+  ASSERT_EQ(kubelet_->wait(1).size(), 1u);
+  Watcher watcher(socket());
+  ASSERT_TRUE(watcher.wait_for_devices(2));
+  const auto allocate = [&](const char* id) {
+    grpc::ClientContext context;
+    v1beta1::AllocateRequest request;
+    request.add_container_requests()->add_devices_ids(id);
+    v1beta1::AllocateResponse response;
+    return watcher.stub().Allocate(&context, request, &response);
+  };
+  // Somebody asks for it all the time, as a kubelet that has not heard yet.
+  std::atomic<bool> withdrawn{false}, stop{false};
+  std::atomic<int> given{0}, late{0}, refused{0};
+  std::thread pods([&] {
+    while (!stop) {
+      const bool before = withdrawn;
+      if (!allocate("GPU-0001").ok())
+        ++refused;
+      else
+        ++(before && withdrawn ? late : given);
+    }
+  });
+  const int tries = 20;
+  for (int i = 0; i < tries; ++i) {
+    const int fd = connect_to(dir_ + "/run/agent.sock");
+    const std::string ask = "{\"ask\": \"withdraw\", \"gpus\": {\"GPU-0001\": [\"GPU-0001\"]}}\n";
+    ASSERT_EQ(::send(fd, ask.data(), ask.size(), MSG_NOSIGNAL), static_cast<ssize_t>(ask.size()));
+    ASSERT_EQ(local_answer(fd), "{\"withdrawn\":true}\n");
+    const int before = refused;
+    withdrawn = true;
+    // It is listed for whoever has it, and its ledger is asked for by who wants to know.
+    EXPECT_TRUE(eventually([&] { return refused >= before + 2; }));
+    EXPECT_TRUE(allocate("GPU-0000").ok()) << "the other one is served";
+    withdrawn = false;
+    ::close(fd);
+    const int again = given;
+    EXPECT_TRUE(eventually([&] { return given > again; })) << log();
+  }
+  stop = true;
+  pods.join();
+  EXPECT_EQ(late, 0) << "given out after the agent had said that it is withdrawn";
+  const int fd = connect_to(dir_ + "/run/agent.sock");
+  ASSERT_EQ(::send(fd, "{\"ask\": \"ledger\"}\n", 18, MSG_NOSIGNAL), 18);
+  EXPECT_NE(local_answer(fd).find("{\"id\":\"GPU-0001\",\"unlisted\":true}"), std::string::npos);
+  ::close(fd);
+}
+
+TEST_F(AgentProcess, ADriverThatDoesNotAnswerForTooLongIsNoLife) {
+  install_driver();
+  configure(sharing(2));
+  start_kubelet();
+  const std::string hang = dir_ + "/hang";
+  ASSERT_EQ(::setenv("FAKE_NVML_HANGS_WHILE", hang.c_str(), 1), 0);
+  start({"--listen", "127.0.0.1:0", "--driver-patience", "1s"});
+  ::unsetenv("FAKE_NVML_HANGS_WHILE");
+  ASSERT_EQ(kubelet_->wait(1).size(), 1u) << log();
+  const std::string text = log();
+  const size_t at = text.find("http://127.0.0.1:");
+  ASSERT_NE(at, std::string::npos) << text;
+  const int port = std::stoi(text.substr(at + 17));
+  EXPECT_NE(http_get(port, "/healthz").find("\r\n\r\nok\n"), std::string::npos);
+  std::ofstream(hang) << "x";
+  EXPECT_TRUE(eventually(
+      [&] {
+        return http_get(port, "/healthz").find("the driver has not answered for") !=
+               std::string::npos;
+      },
+      seconds(15)));
+  EXPECT_NE(http_get(port, "/readyz").find(" 200 "), std::string::npos) << "it serves all the same";
+  fs::remove(hang);
+  EXPECT_TRUE(eventually(
+      [&] { return http_get(port, "/healthz").find("\r\n\r\nok\n") != std::string::npos; }));
+  std::ofstream(hang) << "x";
+  std::this_thread::sleep_for(seconds(6));  // the next look at the hardware hangs
+  const auto begun = SteadyClock::now();
+  EXPECT_EQ(stop(SIGTERM), 0);
+  EXPECT_LT(SteadyClock::now() - begun, seconds(2));
+}
+
+TEST_F(AgentProcess, LeavesInTimeWhileTheKubeletDoesNotAnswer) {
+  install_driver();
+  configure(sharing(2));
+  start_kubelet();
+  // Pod-resources that take the call and say nothing.
+  fs::create_directories(dir_ + "/kubelet/pod-resources");
+  const int silent = listen_on(dir_ + "/kubelet/pod-resources/kubelet.sock");
+  start();
+  ASSERT_EQ(kubelet_->wait(1).size(), 1u) << log();
+  const auto begun = SteadyClock::now();
+  EXPECT_EQ(stop(SIGTERM), 0);
+  EXPECT_LT(SteadyClock::now() - begun, seconds(2));
+  ::close(silent);
+}
+
+TEST_F(AgentProcess, LeavesInTimeWhileTheApiServerDoesNotAnswer) {
+  install_driver();
+  configure(sharing(2));
+  start_kubelet();
+  const int silent = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(::bind(silent, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(silent, 16), 0);
+  socklen_t length = sizeof address;
+  ASSERT_EQ(::getsockname(silent, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  std::ofstream(dir_ + "/kubeconfig") << fmt::format(
+      "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
+      "clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}'}}}}]\n"
+      "users: [{{name: u, user: {{token: t}}}}]\n"
+      "contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n",
+      ntohs(address.sin_port));
+  with_kube_ = true;
+  start({"--labels-to", "node", "--node-name", "n", "--kubeconfig", dir_ + "/kubeconfig"});
+  ASSERT_EQ(kubelet_->wait(1).size(), 1u) << log();
+  ASSERT_TRUE(eventually([&] { return backlog_of(silent) > 0; })) << "it does not ask";
+  const auto begun = SteadyClock::now();
+  EXPECT_EQ(stop(SIGTERM), 0);
+  EXPECT_LT(SteadyClock::now() - begun, seconds(2));
+  ::close(silent);
 }
 
 TEST_F(AgentProcess, HangupReadsTheConfigurationAgain) {

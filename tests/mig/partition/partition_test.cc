@@ -621,6 +621,31 @@ TEST_F(PartitionTest, AGpuBetweenLayoutsIsWithheldUntilItIsWhole) {
   EXPECT_TRUE(agent.layout(0) == kHalves || agent.layout(0) == kSmall) << agent.layout(0);
 }
 
+TEST_F(PartitionTest, WhatAnotherProgramLeftHalfWayIsGoneOnFromAndWithheldBefore) {
+  agent.start();
+  agent.label(std::nullopt);
+  agent.asked.clear();
+  leave_journal();
+  agent.look();
+  agent.settle();
+  EXPECT_TRUE(agent.asked.empty()) << "its program may live, and hold the lock";
+  agent.partition().on_left_by_others({node.gpu(1).uuid});
+  agent.settle();
+  EXPECT_TRUE(agent.asked.empty()) << "it was another GPU's program that ended";
+  const std::set<std::string> whole = {node.gpu(0).uuid};
+  std::set<std::string> withheld;
+  agent.before_answer = [&](const std::string&) { withheld = agent.partition().withheld(); };
+  agent.partition().on_left_by_others({node.gpu(0).uuid});
+  EXPECT_EQ(agent.partition().withheld(), whole) << "at once";
+  agent.look();
+  agent.settle();
+  EXPECT_EQ(agent.asked, Texts{"recover"});
+  EXPECT_EQ(withheld, whole);
+  EXPECT_TRUE(agent.partition().withheld().empty());
+  EXPECT_FALSE(journal_left());
+  EXPECT_EQ(agent.layout(0), kHalves);
+}
+
 TEST_F(PartitionTest, TheJournalOfASilentGpuWaitsForItAndWithholdsIt) {
   agent.start();
   leave_journal();

@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""Clients that mean no good, on every socket of the agent at once: hostile.py --bin DIR
+
+The page's port, the agent's own socket and the kubelet's: connections by the hundred that say nothing, slowly, garbage,
+or without end, and such as never read an answer. All the while an edit reaches the kubelet within a second and pods are
+admitted; the agent's memory and descriptors stay bounded, and are given back.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+from node_under_test import Failure, NodeUnderTest, eventually, same  # noqa: E402
+
+SHARED = "version: v1\nsharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: %d}]}}\n"
+MOST_MEMORY_KIB = 96 * 1024
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+
+
+def literal(name, value):
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def call(method):
+    return b"".join(literal(name, value) for name, value in (
+        (b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/v1beta1.DevicePlugin/" + method), (b":authority", b"localhost"),
+        (b"content-type", b"application/grpc"), (b"te", b"trailers")))
+
+
+class Run:
+    def __init__(self, node):
+        self.node = node
+        self.replicas = 4
+        self.pods = 0
+
+    def tcp(self):
+        host, port = self.node.listen.split(":")
+        s = socket.create_connection((host, int(port)), timeout=5)
+        return s
+
+    def unix(self, path):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(5)
+        s.connect(str(path))
+        return s
+
+    def doors(self):
+        return (("the page's port", self.tcp), ("the agent's socket", lambda: self.unix(self.node.dir / "run" / "agent.sock")),
+                ("the plugin's socket", lambda: self.unix(self.node.kubelet_dir / "device-plugins" / "nvidia-gpu.sock")))
+
+    def memory(self):
+        return int(next(line for line in pathlib.Path(f"/proc/{self.node.agent.pid}/status").read_text().splitlines() if line.startswith("VmRSS")).split()[1])
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.node.agent.pid}/fd"))
+
+    def served(self, what):
+        """An edit reaches the kubelet, and a pod is admitted and runs."""
+        self.replicas = 4 if self.replicas == 5 else 5
+        self.node.configure(SHARED % self.replicas)
+        try:
+            eventually("", lambda: self.node.allocatable() == 2 * self.replicas, 2)
+        except Failure:
+            raise Failure(f"{what}: an edit did not reach the kubelet within 2 s") from None
+        self.pods += 1
+        name = f"pod-{self.pods}"
+        self.node.sim("pod", "--dir", self.node.kubelet_dir, "run", name, "--request", "nvidia.com/gpu=1")
+        same(f"{what}: a pod", self.node.pods()[name]["phase"], "Running")
+        self.node.sim("pod", "--dir", self.node.kubelet_dir, "rm", name)
+        if self.memory() > MOST_MEMORY_KIB:
+            raise Failure(f"{what}: the agent has {self.memory()} KiB")
+
+    def under(self, what, attack):
+        """While `attack(connect)` goes on at each socket."""
+        with contextlib.ExitStack() as held:
+            for _, connect in self.doors():
+                attack(connect, held)
+            self.served(what)
+
+    @staticmethod
+    def connected(connect, held):
+        """One more connection, or nothing: refused, or closed at once."""
+        with contextlib.suppress(OSError):
+            return held.enter_context(contextlib.closing(connect()))
+
+    def many(self, connect, held):
+        for _ in range(300):
+            self.connected(connect, held)
+
+    def slow(self, connect, held):
+        """Each says a little from time to time, and never an end."""
+        clients = [one for one in (self.connected(connect, held) for _ in range(100)) if one]
+        stop = threading.Event()
+        held.callback(stop.set)
+
+        def drip():
+            text = b"GET / HTTP/1.1\r\nHost: x\r\nX: "
+            for i in range(10_000):
+                for one in clients:
+                    with contextlib.suppress(OSError):
+                        one.send(text[i:i + 1] or b"a")
+                if stop.wait(0.2):
+                    return
+
+        threading.Thread(target=drip, daemon=True).start()
+
+    def garbage(self, connect, held):
+        chance = random.Random(7)
+        for _ in range(200):
+            one = self.connected(connect, held)
+            if one:
+                with contextlib.suppress(OSError):
+                    one.sendall(chance.randbytes(chance.randrange(1, 3000)))
+
+    def endless(self, connect, held):
+        """As much as is taken within a second: no line's end, a header without end, an HTTP/2 frame after the other."""
+        for first in (b"", b"GET / HTTP/1.1\r\nX: ", b"{\"ask\": \"", PREFACE + frame(4, 0, 0)):
+            one = self.connected(connect, held)
+            if not one:
+                continue
+            one.settimeout(0.2)
+            until = time.monotonic() + 1
+            with contextlib.suppress(OSError):
+                one.sendall(first)
+                while time.monotonic() < until:
+                    one.send(b"x" * 65536)
+
+    def huge(self, connect, held):
+        """A message said to be of four gigabytes, and one that is of sixteen megabytes, by every method."""
+        for method in (b"Allocate", b"GetPreferredAllocation", b"ListAndWatch", b"GetDevicePluginOptions"):
+            for length, sent in ((0xFFFFFFFF, 1 << 20), (16 << 20, 16 << 20)):
+                one = self.connected(connect, held)
+                if not one:
+                    continue
+                one.settimeout(0.2)
+                with contextlib.suppress(OSError):
+                    one.sendall(PREFACE + frame(4, 0, 0) + frame(1, 4, 1, call(method)))
+                    one.sendall(frame(0, 0, 1, struct.pack("!BI", 0, length)))
+                    # More than the window that was granted: the server may close, and need not take it.
+                    for _ in range(sent // 16384):
+                        one.sendall(frame(0, 0, 1, b"\xff" * 16384))
+
+    def never_reads(self, connect, held):
+        """Asks for all there is, on one connection after the other, and takes nothing."""
+        for question in (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50, b"{\"ask\": \"status\"}\n", PREFACE + frame(4, 0, 0, struct.pack("!HI", 4, 0)) + b"".join(
+                frame(1, 4, 2 * i + 1, call(b"ListAndWatch")) + frame(0, 1, 2 * i + 1, bytes(5)) for i in range(90))):
+            for _ in range(40):
+                one = self.connected(connect, held)
+                if one:
+                    with contextlib.suppress(OSError):
+                        one.sendall(question)
+
+    def leases(self, connect, held):
+        """Withdrawals of what is not there, of too much, and more of them than there may be; none of a device that is served."""
+        for text in (b'{"ask": "withdraw", "gpus": {"GPU-none": ["GPU-none"]}}', b'{"ask": "withdraw"}', b'{"ask": "withdraw", "gpus": 3}',
+                     b'{"ask": "withdraw", "gpus": {"a": {"b": 1}}}', b'{"ask": 1}', b"[" * 60000, b'{"a":' * 10000, b"\xff\xfe", b"{}"):
+            for _ in range(20):
+                one = self.connected(connect, held)
+                if one:
+                    with contextlib.suppress(OSError):
+                        one.sendall(text + b"\n")
+
+    def metric(self, name, label):
+        with urllib.request.urlopen(f"http://{self.node.listen}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(name + "{") and f'"{label}"' in line:
+                    return float(line.rsplit(" ", 1)[1])
+        return None
+
+    def run(self):
+        node = self.node
+        node.configure(SHARED % self.replicas)
+        node.start_kubelet()
+        node.start_agent()
+        eventually("eight replicas", lambda: node.allocatable() == 8, 15)
+        self.served("at rest")
+        descriptors, memory = self.descriptors(), self.memory()
+        for what, attack in (("300 connections that say nothing", self.many), ("slow ones", self.slow), ("garbage", self.garbage), ("endless questions", self.endless),
+                             ("huge messages", self.huge), ("answers that nobody reads", self.never_reads), ("odd withdrawals", self.leases)):
+            begun = time.monotonic()
+            self.under(what, attack)
+            print(f"ok   {what} ({time.monotonic() - begun:.1f} s, {self.memory() // 1024} MiB)", flush=True)
+        eventually("descriptors are given back", lambda: self.descriptors() <= descriptors + 4, 20)
+        for name in ("http_connections", "local_connections"):
+            refused = self.metric("gpuslice_queue_refused_total", name)
+            if not refused:
+                raise Failure(f"what was refused by {name} is not counted: {refused}")
+        same("the limit is told", self.metric("gpuslice_queue_limit", "local_connections"), 16.0)
+        eventually("health", lambda: urllib.request.urlopen(f"http://{node.listen}/healthz", timeout=5).read() == b"ok\n")
+        self.served("afterwards")
+        print(f"ok   given back: {self.descriptors()} descriptors of {descriptors}, {self.memory() // 1024} MiB of {memory // 1024}")
+
+
+def main():
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--bin", required=True)
+    said = words.parse_args()
+    with NodeUnderTest(said.bin, gpus="2xA100-SXM4-40GB") as node:
+        try:
+            Run(node).run()
+        except (Failure, OSError) as problem:
+            print(f"FAIL {problem!r}\nthe agent said: {node.log('agent')[-3000:]}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
