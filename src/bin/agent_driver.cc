@@ -24,49 +24,80 @@ void post(host::EventLoop& loop, std::function<void()> work) {
 WorkerDriver::WorkerDriver(std::string root, host::EventLoop& loop, ports::DriverEvents& events)
     : loop_(loop),
       events_(events),
+      change_session_(root),
       session_(root),
       readers_(root),
-      topologist_(std::move(root), "nvml-topology") {}
+      topologist_(std::move(root), "nvml-topology") {
+  change_session_.set_watch(&change_watch_);
+}
 
 WorkerDriver::~WorkerDriver() = default;
 
 bool WorkerDriver::stop(Duration limit) {
   const MonotonicTime end = host::EventLoop::now() + limit;
   const auto left = [&] { return std::max(end - host::EventLoop::now(), Duration::zero()); };
-  return worker_.stop(limit) && readers_.stop(left()) && topologist_.stop(left());
+  return worker_.stop(limit) && changer_.stop(left()) && readers_.stop(left()) &&
+         topologist_.stop(left());
 }
 
 void WorkerDriver::ask_inventory() {
   if (asked_) return;
-  asked_ = worker_.post([this] {
-    Result<ports::Inventory> inventory = read_inventory();
-    // How near the GPUs are is some forty calls for each: nothing waits for it, it follows.
-    std::optional<ports::Inventory> with_topology;
-    if (inventory && topology_of_ != key_of(*inventory)) with_topology = *inventory;
-    post(loop_, [this, inventory = std::move(inventory)]() mutable {
-      asked_ = false;
+  asked_ = worker_.post([this] { look(); });
+}
+
+void WorkerDriver::look() {
+  const std::optional<DriverTurns::Hanging> hanging = turns_.begin_look();
+  Result<ports::Inventory> inventory = read_inventory();
+  // What it shows may be half-way, or its session dead: as if it did not answer.
+  if (hanging && inventory) {
+    const auto under_change =
+        std::find_if(inventory->gpus.begin(), inventory->gpus.end(),
+                     [&](const ports::Gpu& gpu) { return gpu.uuid == hanging->gpu; });
+    if (under_change != inventory->gpus.end()) {
+      inventory->silent.push_back(
+          {under_change->index,
+           Error{Code::kTimeout,
+                 fmt::format("GPU {}: a change of its MIG layout hangs: {} does not return",
+                             under_change->index.value, hanging->call),
+                 {}}});
+      inventory->gpus.erase(under_change);
+      std::sort(inventory->silent.begin(), inventory->silent.end(),
+                [](const auto& a, const auto& b) { return a.index < b.index; });
+    }
+  }
+  // How near the GPUs are is some forty calls for each: nothing waits for it, it follows.
+  std::optional<ports::Inventory> with_topology;
+  if (inventory && topology_of_ != key_of(*inventory)) with_topology = *inventory;
+  post(loop_, [this, inventory = std::move(inventory)]() mutable {
+    asked_ = false;
+    events_.on_inventory(std::move(inventory));
+  });
+  if (with_topology && read_topology(*with_topology)) {
+    post(loop_, [this, inventory = std::move(*with_topology)]() mutable {
       events_.on_inventory(std::move(inventory));
     });
-    if (with_topology && read_topology(*with_topology)) {
-      post(loop_, [this, inventory = std::move(*with_topology)]() mutable {
-        events_.on_inventory(std::move(inventory));
-      });
-    }
-  });
+  }
+  turns_.end_look();
 }
 
 void WorkerDriver::ask_samples(Sampled sampled) {
   if (sampling_) return;
   sampling_ = worker_.post([this, sampled = std::move(sampled)] {
+    (void)turns_.begin_look();
     post(loop_, [this, sampled, samples = read_samples()] {
       sampling_ = false;
       sampled(samples);
     });
+    turns_.end_look();
   });
 }
 
-bool WorkerDriver::run(std::function<void(nvml::Session&)> work) {
-  return worker_.post([this, work = std::move(work)] { work(session_); });
+bool WorkerDriver::run(std::string gpu, std::function<void(nvml::Session&)> work) {
+  return changer_.post([this, gpu = std::move(gpu), work = std::move(work)] {
+    turns_.begin_change(gpu);
+    work(change_session_);
+    turns_.end_change();
+  });
 }
 
 Result<ports::Inventory> WorkerDriver::read_inventory() {

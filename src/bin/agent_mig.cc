@@ -51,10 +51,10 @@ mig::Ports WorkerMig::ports(nvml::Session& session) {
   return {session, session, reset_, files_, locks_, clock_, pause_};
 }
 
-void WorkerMig::run(std::function<Answer(nvml::Session&)> work) {
+void WorkerMig::run(const std::string& gpu, std::function<Answer(nvml::Session&)> work) {
   // One question is under way at a time: the worker's queue has room for it, unless the process
   // ends.
-  (void)driver_.run([this, work = std::move(work)](nvml::Session& session) {
+  (void)driver_.run(gpu, [this, work = std::move(work)](nvml::Session& session) {
     // Without a driver every call says so, and so does the answer.
     (void)session.open();
     Answer answer = work(session);
@@ -64,7 +64,7 @@ void WorkerMig::run(std::function<Answer(nvml::Session&)> work) {
 }
 
 void WorkerMig::recover(std::vector<std::string> gpus) {
-  run([this, gpus = std::move(gpus)](nvml::Session& session) -> Answer {
+  run("", [this, gpus = std::move(gpus)](nvml::Session& session) -> Answer {
     const WithoutEvents quiet(events_);  // a mode may have to be switched back
     return [this, reports = mig::recover_all(ports(session), options_, gpus)] {
       answers_.recovered(reports);
@@ -73,7 +73,7 @@ void WorkerMig::recover(std::vector<std::string> gpus) {
 }
 
 void WorkerMig::check(std::vector<MigTask> tasks) {
-  run([this, tasks = std::move(tasks)](nvml::Session& session) -> Answer {
+  run("", [this, tasks = std::move(tasks)](nvml::Session& session) -> Answer {
     std::vector<MigChecked> checked;
     for (const MigTask& task : tasks)
       checked.push_back(mig::check(session, options_.holders, task.gpu, task.wish));
@@ -82,7 +82,8 @@ void WorkerMig::check(std::vector<MigTask> tasks) {
 }
 
 void WorkerMig::prepare(MigTask task) {
-  run([this, task = std::move(task)](nvml::Session& session) -> Answer {
+  under_change_ = task.gpu.uuid;
+  run(under_change_, [this, task = std::move(task)](nvml::Session& session) -> Answer {
     MigPrepared prepared;
     change_ = std::make_unique<mig::Change>(ports(session), options_, task.gpu);
     prepared.ready = change_->prepare(task.wish);
@@ -110,11 +111,11 @@ WorkerMig::Answer WorkerMig::finish_change(bool execute) {
 }
 
 void WorkerMig::execute() {
-  run([this](nvml::Session&) { return finish_change(true); });
+  run(under_change_, [this](nvml::Session&) { return finish_change(true); });
 }
 
 void WorkerMig::abandon() {
-  run([this](nvml::Session&) { return finish_change(false); });
+  run(under_change_, [this](nvml::Session&) { return finish_change(false); });
 }
 
 void MigStatusFile::show(const ports::MigStatus& status) {

@@ -1,7 +1,8 @@
 #pragma once
 
-// The agent's MigRunner: changes of MIG on the NVML worker's thread, with the worker's session, so
-// that an inventory and a change never meet, and answers come in the order of the looks.
+// The agent's MigRunner: changes of MIG on the driver's thread of changes, in turns with the looks
+// (driver_turns.h), so that an inventory and a change do not meet, and answers come in the order of
+// the looks.
 
 #include <functional>
 #include <memory>
@@ -45,8 +46,9 @@ class WorkerMig final : public agent::MigRunner {
 
  private:
   using Answer = std::function<void()>;
-  // Runs `work` on the worker with the driver open, and what it returns on T0.
-  void run(std::function<Answer(nvml::Session&)> work);
+  // Runs `work` on the driver's thread of changes with the driver open, and what it returns on T0.
+  // `gpu`: see WorkerDriver::run().
+  void run(const std::string& gpu, std::function<Answer(nvml::Session&)> work);
 
   // On the worker.
   [[nodiscard]] mig::Ports ports(nvml::Session& session);
@@ -62,7 +64,8 @@ class WorkerMig final : public agent::MigRunner {
   host::FileLocks locks_;
   host::SystemClock clock_;
   host::SystemPause pause_;
-  std::unique_ptr<mig::Change> change_;  // the worker's
+  std::string under_change_;             // T0's: the UUID of the GPU that prepare() was for
+  std::unique_ptr<mig::Change> change_;  // the changer's
 };
 
 // What NVIDIA's MIG manager says in node labels, as a file (docs/formats.md): for nodes without an

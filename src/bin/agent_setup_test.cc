@@ -82,6 +82,23 @@ TEST_F(AgentSetupTest, WithoutAnAccountTheNodesLabelsChooseNothingAndThatIsSaid)
   EXPECT_FALSE(made());
 }
 
+TEST_F(AgentSetupTest, EventsOfHealthGoWhereTheApiServerIsTalkedToOrWhereTheyAreAskedFor) {
+  with_account();
+  EXPECT_FALSE(made()->kube) << "for nothing else";
+  command_.events = "on";
+  EXPECT_TRUE(made()->kube);
+  EXPECT_TRUE(made()->health_events);
+  command_.no_kube = true;
+  EXPECT_EQ(made().error().message, "agent: --events on and --no-kube: only one of them can hold");
+  command_.no_kube = false;
+  command_.events = "auto";
+  command_.mig_config = "/mig.yaml";
+  EXPECT_TRUE(made()->health_events);
+  command_.events = "off";
+  EXPECT_TRUE(made()->kube);
+  EXPECT_FALSE(made()->health_events);
+}
+
 TEST_F(AgentSetupTest, WhichNodeThisIsMustBeKnown) {
   with_account();
   command_.mig_config = "/mig.yaml";

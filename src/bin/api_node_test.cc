@@ -66,6 +66,15 @@ class ApiNodeTest : public ::testing::Test {
        [this] { ++again; }, nullptr, [this](const Text& label) { config.push_back(label); }}};
 };
 
+TEST_F(ApiNodeTest, EventsAreHandedOnUntilTheEnd) {
+  ports::KubeEvent event;
+  event.reason = "GpuUnhealthy";
+  node.record(event);
+  node.end();
+  node.record(event);
+  EXPECT_EQ(api.events.size(), 1U);
+}
+
 TEST_F(ApiNodeTest, TheLabelIsToldAtFirstSightAndWhenItSaysSomethingElse) {
   EXPECT_TRUE(api.watching);
   EXPECT_TRUE(asked.empty());

@@ -1,7 +1,7 @@
 """The health of GPUs beyond XIDs, end to end: health.py --bin DIR
 
 Eight simulated H100s behind a real agent and the kubelet stand-in. What a GPU tells of its own state, one that is lost, one
-that hangs, a reset by another program, a clean probe, a driver that is replaced under the agent: who becomes unhealthy, why,
+that hangs, a reset by another program, a clean probe, a driver that is replaced under the agent, a change of MIG that hangs: who becomes unhealthy, why,
 and that it comes back without a restart of the agent.
 """
 
@@ -19,6 +19,13 @@ sys.dont_write_bytecode = True
 from node_under_test import Failure, NodeUnderTest, eventually, same  # noqa: E402
 
 GPU = "nvidia.com/gpu"
+LAYOUTS = """version: v1
+mig-configs:
+  small:
+  - devices: [3]
+    mig-enabled: true
+    mig-devices: {1g.10gb: 7}
+"""
 CONFIG = "version: v1\nflags:\n  plugin:\n    xidCleanProbe: 94=3s\n"
 # Inventories come every five seconds.
 LOOK = 8
@@ -149,6 +156,22 @@ class Run:
         self.becomes(8)
         self.watching()
 
+    def change_that_hangs(self):
+        """A change of GPU 3's MIG hangs in a call: its devices are unhealthy, the others are looked at on, and it ends well."""
+        self.inject("hang", "--call", "nvmlGpuInstanceCreateComputeInstance*", gpu=3)
+        self.node.set_mig_label("small")
+        self.becomes(7)
+        self.inject("remap", gpu=1)
+        self.becomes(6, 60)
+        eventually("what hangs is told", lambda: "a change of its MIG layout hangs: nvmlGpuInstanceCreateComputeInstance" in
+                   self.node.log("agent"), LOOK)
+        self.node.sim("reset", "--root", self.node.root, "--gpu", 1)
+        self.becomes(7)
+        self.inject("clear")
+        eventually("seven instances", lambda: self.node.allocatable("nvidia.com/mig-1g.10gb") == 7, 30)
+        eventually("the label is done", lambda: self.node.mig_status().get("state") == "success", 30)
+        same("whole GPUs", self.node.allocatable(GPU), 7)
+
     def driver_replaced(self):
         """As after an upgrade: everybody must let go of the old library before the new one can be loaded."""
         for call in ("nvmlInit*", "nvmlDevice*", "nvmlSystem*", "nvmlEventSetWait*"):
@@ -171,12 +194,14 @@ def main():
         try:
             node.start_kubelet()
             node.configure(CONFIG)
+            node.configure_mig(LAYOUTS)
             node.start_agent()
             run = Run(node)
             run.becomes(8, 15)
             run.watching()
             agent = node.agent.pid
-            for part in (run.states, run.reset_by_hand, run.clean_probe, run.lost, run.hangs, run.driver_replaced):
+            for part in (run.states, run.reset_by_hand, run.clean_probe, run.lost, run.hangs, run.driver_replaced,
+                         run.change_that_hangs):
                 part()
                 print(f"{part.__name__}: seen")
             same("the agent that began is the one that ends", (node.agent.pid, node.agent.poll()), (agent, None))
