@@ -206,9 +206,10 @@ void Agent::on_kubelet_folder_changed() { next_pods_ = std::min(next_pods_, port
 MonotonicTime Agent::reconcile() {
   ++reconciles_;
   const MonotonicTime now = ports_.clock.now();
-  if (look_at_config_) {
+  if (look_at_config_ || now >= look_again_at_) {
     look_at_config_ = false;
     config_.look();
+    look_again_at_ = config_.look_again() ? now + options_.config_retry : MonotonicTime::max();
   }
   judge_config();
   if (const uint64_t version = desk_.ledger_version(); version != ledger_seen_) {
@@ -228,6 +229,7 @@ MonotonicTime Agent::reconcile() {
   // Once nobody is given any more what a change of MIG takes away, the change may begin.
   if (partition_.awaits_withdrawal() && nobody_gets(partition_.withheld())) partition_.withdrawn();
   MonotonicTime next = std::min(partition_next, step_registrations(now));
+  next = std::min(next, look_again_at_);
   if (!pods_heard_) next = std::min(next, pods_heard_by_);
   if (tables_dirty_) next = now;
   next = std::min(next, ask_what_is_due(now));

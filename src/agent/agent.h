@@ -64,6 +64,9 @@ struct AgentOptions {
   // none.
   Duration inventory_interval = std::chrono::seconds(5);
   Duration inventory_retry = std::chrono::seconds(1);
+  // A configuration's file that could not be read for want of something else is read again after
+  // it.
+  Duration config_retry = std::chrono::seconds(1);
   // An Allocate that the kubelet's pod-resources do not name after this long is taken for released.
   Duration allocation_grace = std::chrono::seconds(30);
   // How long the first tables wait for the kubelet's word about who holds what, which is newer than
@@ -210,6 +213,7 @@ class Agent final : public ports::KubeletEvents,
 
   // Wanted.
   bool look_at_config_ = true;
+  MonotonicTime look_again_at_ = MonotonicTime::max();  // at the configuration
   bool tables_dirty_ = true;
   bool may_offer_ = false;     // partition_'s, as the tables know it
   bool labels_dirty_ = false;  // the hardware was looked at, or the configuration is another one

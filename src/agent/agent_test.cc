@@ -607,9 +607,11 @@ TEST(GpuMemo, ReadsWhatItWrote) {
 }
 
 struct MemoryFiles final : ports::HostFiles {
+  bool no_descriptors = false;
   std::map<std::string, std::string> files;
   int writes = 0;
   Result<std::string> read(const std::string& path, size_t) override {
+    if (no_descriptors) return fail(Code::kFailed, "{}: Too many open files", path);
     const auto it = files.find(path);
     if (it == files.end()) return fail(Code::kNotFound, "{}: no such file", path);
     return it->second;
@@ -678,6 +680,27 @@ TEST_F(KeeperTest, AStartWithABrokenFileServesTheLastGoodOne) {
   EXPECT_EQ(keeper.in_force()->time_slicing->resources[0].replicas, 4U);
   EXPECT_EQ(keeper.problem(), "/c.yaml:1:10: unknown version \"v2\": the only version is v1");
   EXPECT_EQ(files.files.at("/last").substr(0, 7), "sharing");
+}
+
+TEST_F(KeeperTest, AnEditThatCouldNotBeReadJustNowIsReadLater) {
+  files.files["/c.yaml"] = "version: v1\n";
+  ConfigKeeper keeper(source, files, log);
+  ASSERT_TRUE(keeper.look());
+  EXPECT_FALSE(keeper.look_again());
+  keeper.accept();
+  files.files["/c.yaml"] = "version: v1 # edited\n";
+  files.no_descriptors = true;
+  EXPECT_FALSE(keeper.look());
+  EXPECT_TRUE(keeper.look_again());
+  EXPECT_EQ(keeper.problem(), "/c.yaml: Too many open files");
+  files.no_descriptors = false;
+  EXPECT_TRUE(keeper.look());
+  EXPECT_FALSE(keeper.look_again());
+  keeper.accept();
+  EXPECT_EQ(keeper.problem(), "");
+  files.files.erase("/c.yaml");
+  EXPECT_FALSE(keeper.look());
+  EXPECT_FALSE(keeper.look_again()) << "its folder is watched: it is seen when it comes";
 }
 
 TEST_F(KeeperTest, AFirstStartWithoutOneServesNothing) {

@@ -30,6 +30,7 @@ bool ConfigKeeper::look() {
     return consider({"", "the command line", false});
   }
   auto text = files_.read(source_.path, config::kMaxFileBytes);
+  look_again_ = !text && text.error().code == Code::kFailed;
   if (text) {
     if (seen_ == *text) return false;
     seen_ = *text;

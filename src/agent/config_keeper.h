@@ -39,6 +39,10 @@ class ConfigKeeper {
   // refused.
   bool look();
 
+  // The file could not be read for a reason that passes without a change of it (no file descriptor,
+  // no memory, a disk's error): look() again after a while.
+  [[nodiscard]] bool look_again() const { return look_again_; }
+
   // What look() found, if it is not in force yet.
   [[nodiscard]] const std::optional<config::Effective>& candidate() const { return candidate_; }
   // The candidate holds on this node: it is in force and becomes the last good one.
@@ -82,6 +86,7 @@ class ConfigKeeper {
   Text candidate_text_;
   std::optional<std::string> seen_;  // the text that was judged last
   bool tried_last_good_ = false;
+  bool look_again_ = false;
   bool told_ = false;    // by use()
   std::string unknown_;  // which file counts is not known, and why; or ""
   uint64_t generation_ = 0;

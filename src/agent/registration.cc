@@ -57,11 +57,20 @@ MonotonicTime Registration::step(MonotonicTime now) {
     not_before_ = std::min(not_before_, now);
     retry_ = kFirstRetry;
   }
-  if (registered_ && kubelet_.watched(resource_)) watched_at_ = now;
+  if (registered_ && kubelet_.watched(resource_)) {
+    watched_at_ = now;
+    heard_ = true;
+  }
   if (registered_ && now - watched_at_ >= kUnwatchedPatience) {
     log_.warning("{}: the kubelet no longer listens; registering again", resource_);
     registered_ = false;
     not_before_ = now;
+    // It was told where we are, and did not come: a listener of gRPC's that ran out of file
+    // descriptors once accepts nobody any more. Nobody loses a stream by a new one.
+    if (!heard_) {
+      kubelet_.stop(resource_);
+      serving_ = false;
+    }
   }
   if (registered_) return now + kLookEvery;
   if (asking_ && now - asked_at_ < kRegistrationPatience) return asked_at_ + kRegistrationPatience;
@@ -98,6 +107,7 @@ void Registration::on_registered(const Status& status, MonotonicTime now) {
     return;
   }
   registered_ = true;
+  heard_ = false;
   watched_at_ = now;
   retry_ = kFirstRetry;
   trouble_.clear();

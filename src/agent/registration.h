@@ -59,6 +59,7 @@ class Registration {
   bool serving_ = false;
   bool registered_ = false;
   bool asking_ = false;
+  bool heard_ = false;  // somebody has watched since the last registration
   bool leaving_ = false;
   bool gone_ = false;
   std::string kubelet_life_;  // the kubelet's socket, as it was looked at last

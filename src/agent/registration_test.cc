@@ -184,6 +184,24 @@ TEST_F(RegistrationTest, AQuestionThatIsNotAnsweredIsAskedAgain) {
   registers();
 }
 
+TEST_F(RegistrationTest, ASocketThatNobodyCanConnectToIsMadeAgain) {
+  registers();
+  pass(kLookEvery);
+  kubelet.is_watched = false;  // the stream broke
+  pass(kUnwatchedPatience + kLookEvery);
+  EXPECT_EQ(kubelet.served, 1) << "it may just come again";
+  ASSERT_TRUE(asks());
+  answer({});
+  pass(kUnwatchedPatience + kLookEvery);
+  EXPECT_EQ(kubelet.served, 2) << "it was told, and did not come";
+  ASSERT_TRUE(asks());
+  answer({});
+  kubelet.is_watched = true;
+  pass(minutes(1));
+  EXPECT_EQ(kubelet.served, 2);
+  EXPECT_FALSE(asks());
+}
+
 TEST_F(RegistrationTest, AStreamThatBrokeIsRegisteredAgain) {
   registers();
   pass(minutes(1));

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -45,6 +46,8 @@ namespace {
 // How long a driver that does not answer may hold up the end of the process, in all threads that
 // call it: a wait for an event that has begun goes on to its end.
 constexpr Duration kDriverFarewell = AgentEvents::kSlice + std::chrono::milliseconds(500);
+// Open files, where the machine allows it; the usual soft limit is 1,024.
+constexpr rlim_t kWantedDescriptors = 65536;
 // Samples younger than this are shown again.
 constexpr Duration kSamplesFresh = std::chrono::seconds(2);
 
@@ -488,10 +491,20 @@ WebState NodeAgent::web_state() {
                          std::chrono::duration<double>(driver_.busy_for()).count()});
 }
 
+// As many as may be: who opens connections by the hundred must not keep us from reading a file.
+void allow_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kWantedDescriptors) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, kWantedDescriptors);
+  // Without it there are fewer.
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 Result<int> run_agent(const AgentCommand& command, char** environment) {
   TRY_ASSIGN(AgentSetup setup, make_setup(command, environment));
+  allow_descriptors();
   host::Signals::block();
   kubelet::quiet_grpc();
   TRY_ASSIGN(const std::unique_ptr<host::EventLoop> loop, host::EventLoop::create());

@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import random
+import resource
 import socket
 import struct
 import sys
@@ -174,6 +175,28 @@ class Run:
                     with contextlib.suppress(OSError):
                         one.sendall(text + b"\n")
 
+    def without_descriptors(self):
+        """As many connections as the agent may open: an edit of that time is not lost, and a kubelet that starts afterwards is served."""
+        node, replicas = self.node, 7
+        limits = resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE)
+        same("descriptors are asked for", limits[0], min(limits[1], 65536))
+        resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, (self.descriptors() + 30, limits[1]))
+        with contextlib.ExitStack() as held:
+            for _ in range(100):
+                self.connected(self.doors()[2][1], held)
+            node.configure(SHARED % replicas)
+            eventually("the edit cannot be read", lambda: "Too many open files" in node.log("agent"), 5)
+            same("served as before", node.allocatable(), 2 * self.replicas)
+        eventually("the edit is read", lambda: node.allocatable() == 2 * replicas, 5)
+        resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, limits)
+        self.replicas = 4
+        node.configure(SHARED % self.replicas)
+        node.kubelet.terminate()
+        node.kubelet.wait(10)
+        node.start_kubelet()
+        eventually("a new kubelet is served", lambda: node.allocatable() == 2 * self.replicas, 10)
+        print("ok   without descriptors", flush=True)
+
     def metric(self, name, label):
         with urllib.request.urlopen(f"http://{self.node.listen}/metrics", timeout=10) as answer:
             for line in answer.read().decode().splitlines():
@@ -202,6 +225,8 @@ class Run:
         same("the limit is told", self.metric("gpuslice_queue_limit", "local_connections"), 16.0)
         eventually("health", lambda: urllib.request.urlopen(f"http://{node.listen}/healthz", timeout=5).read() == b"ok\n")
         self.served("afterwards")
+        self.without_descriptors()
+        self.served("with descriptors again")
         print(f"ok   given back: {self.descriptors()} descriptors of {descriptors}, {self.memory() // 1024} MiB of {memory // 1024}")
 
 

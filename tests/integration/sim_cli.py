@@ -206,7 +206,7 @@ class Refusals(unittest.TestCase):
 
     def test_inject(self):
         at = ("inject", "--root", self.node)
-        faults = "there are xid, lose, restore, fail, latency, hang, ecc, remap, throttle, clear"
+        faults = "there are xid, lose, restore, fail, latency, hang, ecc, remap, recovery, heat, throttle, clear"
         self.refused(USAGE, f'inject: "frobnicate" is no fault; {faults}', *at, "frobnicate", "--gpu", "0")
         self.refused(USAGE, f'inject: "los" is no fault; did you mean lose?; {faults}', *at, "los", "--gpu", "0")
         for fault in ("xid", "lose", "restore", "ecc", "remap", "throttle"):
