@@ -41,17 +41,20 @@ void wait(Duration d) {
   }
 }
 
+using Stub = std::shared_ptr<v1beta1::DevicePlugin::StubInterface>;
+
 // One plugin's connection: a thread that reads its ListAndWatch stream until it ends or is
-// replaced.
+// replaced. Its other calls go over it as well, whatever becomes of the socket's name.
 class Stream {
  public:
-  Stream(const std::string& socket, std::string resource, uint64_t life, Node& node)
-      : node_(node), resource_(std::move(resource)), life_(life) {
+  Stream(const std::string& folder, std::string endpoint, std::string resource, uint64_t life,
+         Node& node)
+      : node_(node), endpoint_(std::move(endpoint)), resource_(std::move(resource)), life_(life) {
     grpc::ChannelArguments args;
     args.SetMaxReceiveMessageSize(4 * 1024 * 1024);
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    stub_ = v1beta1::DevicePlugin::NewStub(
-        grpc::CreateCustomChannel("unix://" + socket, grpc::InsecureChannelCredentials(), args));
+    stub_ = v1beta1::DevicePlugin::NewStub(grpc::CreateCustomChannel(
+        "unix://" + folder + "/" + endpoint_, grpc::InsecureChannelCredentials(), args));
     thread_ = std::thread([this] { read(); });
   }
   ~Stream() {
@@ -59,6 +62,8 @@ class Stream {
     thread_.join();
   }
   [[nodiscard]] const std::string& resource() const { return resource_; }
+  [[nodiscard]] const std::string& endpoint() const { return endpoint_; }
+  [[nodiscard]] Stub stub() const { return stub_; }
 
  private:
   void read() {
@@ -76,9 +81,10 @@ class Stream {
   }
 
   Node& node_;
+  std::string endpoint_;
   std::string resource_;
   uint64_t life_;
-  std::unique_ptr<v1beta1::DevicePlugin::Stub> stub_;
+  Stub stub_;
   grpc::ClientContext context_;
   std::thread thread_;
 };
@@ -136,7 +142,7 @@ class GrpcPlugins final : public Plugins,
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
     const grpc::Status status =
-        stub(endpoint)->GetPreferredAllocation(&context, request, &response);
+        connected(endpoint)->GetPreferredAllocation(&context, request, &response);
     if (!status.ok())
       return fail(Code::kFailed, "device plugin GetPreferredAllocation rpc failed with err: {}",
                   words(status));
@@ -152,7 +158,7 @@ class GrpcPlugins final : public Plugins,
     wait(options_.latency);
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kCallDeadline);
-    const grpc::Status status = stub(endpoint)->Allocate(&context, request, &response);
+    const grpc::Status status = connected(endpoint)->Allocate(&context, request, &response);
     if (!status.ok()) return fail(Code::kFailed, "{}", words(status));
     return read(response);
   }
@@ -161,7 +167,16 @@ class GrpcPlugins final : public Plugins,
   std::string registration_socket() const { return options_.dir + "/device-plugins/kubelet.sock"; }
   std::string pods_socket() const { return options_.dir + "/pod-resources/kubelet.sock"; }
 
-  std::unique_ptr<v1beta1::DevicePlugin::Stub> stub(const std::string& endpoint) {
+  Stub connected(const std::string& endpoint) {
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& stream : streams_)
+        if (stream->endpoint() == endpoint) return stream->stub();
+    }
+    return stub(endpoint);
+  }
+
+  Stub stub(const std::string& endpoint) {
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
@@ -200,7 +215,6 @@ class GrpcPlugins final : public Plugins,
       return {grpc::StatusCode::UNKNOWN, connected.error().message};
     const auto life = node_.registered(*call);
     if (!life) return {grpc::StatusCode::UNKNOWN, life.error().message};
-    const std::string socket = options_.dir + "/device-plugins/" + request->endpoint();
     std::list<std::unique_ptr<Stream>> old;
     const std::lock_guard lock(mutex_);
     for (auto it = streams_.begin(); it != streams_.end();) {
@@ -208,7 +222,9 @@ class GrpcPlugins final : public Plugins,
       if ((*it)->resource() == request->resource_name()) old.splice(old.end(), streams_, it);
       it = next;
     }
-    streams_.push_back(std::make_unique<Stream>(socket, request->resource_name(), *life, node_));
+    streams_.push_back(std::make_unique<Stream>(options_.dir + "/device-plugins",
+                                                request->endpoint(), request->resource_name(),
+                                                *life, node_));
     return grpc::Status::OK;
   }
 

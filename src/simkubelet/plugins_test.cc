@@ -209,6 +209,16 @@ TEST_F(PluginsTest, RefusalsKeepGrpcsWords) {
                   .message.starts_with("rpc error: code = Unavailable desc = "));
 }
 
+TEST_F(PluginsTest, ASocketThatIsRemovedUnderItsStreamStillAnswers) {
+  plugin_.list({{"a", true}});
+  plugin_.serve(dir_, "p.sock");
+  ASSERT_EQ(join(), "");
+  ASSERT_TRUE(shows("1/1"));
+  fs::remove(dir_ + "/device-plugins/p.sock");
+  EXPECT_TRUE(plugins_->allocate("p.sock", {"a"}).has_value());
+  EXPECT_EQ(shown(), "1/1");
+}
+
 TEST_F(PluginsTest, ARestartWipesTheFolderAndForgetsPlugins) {
   plugin_.list({{"a", true}});
   plugin_.serve(dir_, "p.sock");

@@ -141,8 +141,9 @@ class Cluster:
     def kill(self, name, number=signal.SIGTERM, seconds=20):
         """Ends a program on the node and waits for it."""
         child = self.children.pop(name)
-        pid = _child_of(child.pid)
-        if pid is not None:
+        # It may have been started just now, and not be there yet.
+        pid = eventually(f"{name} runs or has ended", lambda: _child_of(child.pid) or (child.poll() is not None and -1), 10)
+        if pid > 0:
             os.kill(pid, number)
         try:
             return child.wait(seconds)

@@ -90,7 +90,17 @@ class Real:
         self.cluster.kubectl("delete", "pod", name, "--wait=true")
 
     def restart(self):
+        self.down()
+        self.up()
+
+    def restart_twice(self):
+        self.restart()
+        self.restart()
+
+    def down(self):
         self.cluster.kill("kubelet", signal.SIGKILL)
+
+    def up(self):
         self.cluster.start_kubelet()
 
 
@@ -101,8 +111,7 @@ class StandIn:
     def __init__(self, folder, bin_dir, python):
         self.sim, self.root, self.dir = pathlib.Path(bin_dir).resolve() / "gpuslice-sim", folder / "node", folder / "kubelet"
         self._sim("create", "--root", self.root, "--gpus", "1xA100-SXM4-40GB")
-        self.process = subprocess.Popen([self.sim, "kubelet", "--root", self.root, "--dir", self.dir])
-        eventually("the stand-in serves", lambda: (self.dir / "device-plugins" / "kubelet.sock").exists())
+        self.up()
         self.spy = Spy([python, HERE / "spy_plugin.py", self.dir])
 
     def _sim(self, *words, check=True):
@@ -134,6 +143,18 @@ class StandIn:
 
     def restart(self):
         self._sim("kubelet-restart", "--dir", self.dir)
+
+    def restart_twice(self):
+        self._sim("kubelet-restart", "--dir", self.dir, "--times", "2")
+
+    def down(self):
+        self.process.kill()
+        self.process.wait()
+
+    def up(self):
+        (self.dir / "gpuslice-sim.sock").unlink(missing_ok=True)
+        self.process = subprocess.Popen([self.sim, "kubelet", "--root", self.root, "--dir", self.dir])
+        eventually("the stand-in serves", (self.dir / "gpuslice-sim.sock").exists)
 
     def close(self):
         self.process.terminate()
@@ -247,6 +268,46 @@ def story(it):
     time.sleep(1)
     note("registered twice: calls", spy.since())
     note("registered twice: quantities", settles([4, 4]))
+    for words in ("v1alpha test.example/dev", "v1beta1 dev", "v1beta1 test.example/-dev", "v1beta1 kubernetes.io/dev"):
+        note(f"registered as {words}", spy.do(f"register {words}"))
+    note("wrong registrations: quantities", settles([4, 4]))
+    spy.do("prefer fail")
+    pod_step("the preference fails", "pf", 1, phases=("Failed",), remove=True)
+    spy.do("prefer highest")
+    spy.do("unlink")
+    time.sleep(1)
+    note("the plugin's socket is removed under its stream: quantities", settles([4, 4]))
+    pod_step("the plugin's socket is removed under its stream", "u", 1, remove=True)
+    spy.do("stop")
+    settles([4, 0])
+    spy.do("serve")
+    spy.do("register")
+    note("served and registered anew", settles([4, 4]))
+    # What a pod was given goes while Allocate is under way.
+    spy.do("slow 2")
+    spy.since()
+    admission = threading.Thread(target=it.run_pod, args=("g", 1))
+    admission.start()
+    eventually("Allocate is called", lambda: any(call["call"] == "Allocate" for call in spy.calls), 30)
+    spy.do("devices d0")
+    admission.join()
+    note("its device goes during Allocate: the pod", ends("g", "Running", "Failed"))
+    note("its device goes during Allocate: quantities", settles([1, 1]))
+    note("its device goes during Allocate: pod-resources", spy.do("pods"))
+    it.remove_pod("g")
+    spy.do("heal")
+    spy.do("devices d0 d1 d2 d3")
+    note("its device is back", settles([4, 4]))
+    # Beyond the four mebibytes that a message may have.
+    spy.do("flood 50000")
+    note("a list that is too long", settles([4, 0]))
+    spy.do("stop")
+    spy.do("devices d0 d1 d2 d3")
+    spy.do("serve")
+    spy.do("register")
+    note("a list that fits again", settles([4, 4]))
+    spy.do("file somebodys")
+    spy.do("directory folder")
     it.restart()
     time.sleep(3)
     note("the kubelet restarts: its folder", [name for name in spy.do("folder") if "checkpoint" not in name])
@@ -261,6 +322,27 @@ def story(it):
     spy.do("prefer none")
     pod_step("what the pod that stayed holds is not given away", "t", 3)
     note("pod-resources at the end", spy.do("pods"))
+    it.remove_pod("t")
+    it.restart_twice()
+    time.sleep(3)
+    note("restarted twice at once: its folder", [name for name in spy.do("folder") if "checkpoint" not in name])
+    spy.do("stop")
+    spy.do("serve")
+    spy.do("register")
+    note("restarted twice at once: quantities", settles([4, 4]))
+    note("restarted twice at once: the pod that stayed", it.pod("s"))
+    it.remove_pod("s")
+    it.down()
+    time.sleep(1)
+    note("killed: its folder", [name for name in spy.do("folder") if "checkpoint" not in name])
+    note("killed: a registration", spy.do("register").split(":")[0])
+    it.up()
+    time.sleep(3)
+    note("up again: its folder", [name for name in spy.do("folder") if "checkpoint" not in name])
+    spy.do("stop")
+    spy.do("serve")
+    spy.do("register")
+    note("up again: quantities", settles([4, 4]))
     return seen
 
 

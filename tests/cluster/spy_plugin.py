@@ -2,8 +2,8 @@
 """A device plugin that writes down what the kubelet does with it: spy_plugin.py KUBELET_DIR (with environment.sh's Python).
 
 Commands on standard input, answers and calls as JSON lines on standard output:
-  serve | register | stop | devices ID[:bad][@NUMA] … | prefer highest|none|nonsense | fail TEXT | heal
-  pods | allocatable
+  serve | register [VERSION RESOURCE] | stop | devices ID[:bad][@NUMA] … | flood COUNT | prefer highest|none|nonsense|fail
+  fail TEXT | slow SECONDS | heal | unlink | file NAME | directory NAME | folder | pods | allocatable
 """
 
 import concurrent.futures
@@ -12,6 +12,7 @@ import os
 import pathlib
 import sys
 import threading
+import time
 
 import grpc
 from deviceplugin import api_pb2 as api
@@ -33,7 +34,7 @@ class Plugin(services.DevicePluginServicer):
     def __init__(self):
         self.changed = threading.Condition()
         self.devices, self.version, self.serving = [], 0, True
-        self.prefer, self.failure = "highest", None
+        self.prefer, self.failure, self.slow = "highest", None, 0.0
 
     def set_devices(self, words):
         devices = []
@@ -69,6 +70,8 @@ class Plugin(services.DevicePluginServicer):
         say(call="GetPreferredAllocation", containers=len(request.container_requests), available=sorted(one.available_deviceIDs),
             must=sorted(one.must_include_deviceIDs), size=one.allocation_size)
         chosen = []
+        if self.prefer == "fail":
+            context.abort(grpc.StatusCode.INTERNAL, "no topology")
         if self.prefer == "highest":
             rest = sorted(set(one.available_deviceIDs) - set(one.must_include_deviceIDs), reverse=True)
             chosen = (list(one.must_include_deviceIDs) + rest)[:one.allocation_size]
@@ -78,6 +81,7 @@ class Plugin(services.DevicePluginServicer):
 
     def Allocate(self, request, context):
         say(call="Allocate", containers=len(request.container_requests), ids=sorted(request.container_requests[0].devices_ids))
+        time.sleep(self.slow)
         if self.failure:
             context.abort(grpc.StatusCode.UNKNOWN, self.failure)
         return api.AllocateResponse(container_responses=[api.ContainerAllocateResponse(envs={"SPY": ",".join(sorted(request.container_requests[0].devices_ids))})])
@@ -109,7 +113,7 @@ class Spy:
             self.serve()
         elif verb == "register":
             self.ask("device-plugins/kubelet.sock", services.RegistrationStub, lambda stub: stub.Register(api.RegisterRequest(
-                version="v1beta1", endpoint=ENDPOINT, resource_name=RESOURCE,
+                version=words[0] if words else "v1beta1", endpoint=ENDPOINT, resource_name=words[1] if words else RESOURCE,
                 options=api.DevicePluginOptions(get_preferred_allocation_available=True)), timeout=10, wait_for_ready=True))
         elif verb == "stop":
             self.server.stop(None).wait()
@@ -119,8 +123,18 @@ class Spy:
             self.plugin.prefer = words[0]
         elif verb == "fail":
             self.plugin.failure = " ".join(words)
+        elif verb == "slow":
+            self.plugin.slow = float(words[0])
         elif verb == "heal":
-            self.plugin.failure = None
+            self.plugin.failure, self.plugin.slow = None, 0.0
+        elif verb == "flood":
+            self.plugin.set_devices([f"d{number:0100}" for number in range(int(words[0]))])
+        elif verb == "unlink":
+            (self.dir / "device-plugins" / ENDPOINT).unlink()
+        elif verb == "file":
+            (self.dir / "device-plugins" / words[0]).write_text("x")
+        elif verb == "directory":
+            (self.dir / "device-plugins" / words[0]).mkdir()
         elif verb == "folder":
             return sorted(name for name in os.listdir(self.dir / "device-plugins"))
         elif verb == "pods":
