@@ -53,7 +53,7 @@ Status check_registration(const RegisterCall& call) {
   if (call.version != "v1beta1")
     return fail(Code::kInvalidConfig,
                 "requested API version \"{}\" is not supported by kubelet. Supported version is "
-                "\"v1beta1\"",
+                "[\"v1beta1\"]",
                 json_escape(call.version.substr(0, 64)));
   if (!is_extended_resource(call.resource))
     return fail(Code::kInvalidConfig, "the ResourceName \"{}\" is invalid",

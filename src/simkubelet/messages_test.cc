@@ -40,7 +40,7 @@ TEST(Register, OtherVersionsAreRefusedInTheKubeletsWords) {
   for (const char* version : {"", "v1alpha", "v1beta2", "V1BETA1", "v1beta1 "})
     EXPECT_EQ(refused(register_request(version, "n.sock", "nvidia.com/gpu")),
               std::string("requested API version \"") + version +
-                  "\" is not supported by kubelet. Supported version is \"v1beta1\"");
+                  "\" is not supported by kubelet. Supported version is [\"v1beta1\"]");
 }
 
 TEST(Register, NamesAreExtendedResources) {

@@ -104,11 +104,9 @@ class GrpcPlugins final : public Plugins,
         return fail(Code::kNoPermission, "{}{}: cannot make the folder: {}", options_.dir, folder,
                     ec.message());
     }
-    // A kubelet removes everything in its folder when it starts, but for folders and its own
-    // checkpoint.
+    // A kubelet removes every socket in its folder when it starts, and nothing else.
     for (const auto& entry : fs::directory_iterator(options_.dir + "/device-plugins", ec))
-      if (!entry.is_directory(ec) && entry.path().filename() != "kubelet_internal_checkpoint")
-        fs::remove(entry.path(), ec);
+      if (entry.is_socket(ec)) fs::remove(entry.path(), ec);
     fs::remove(pods_socket(), ec);
     if (registration_socket().size() > 107)
       return fail(Code::kUsage,
