@@ -159,6 +159,7 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   else
     log_.over("gpus");
   fresh.withheld = hardware_.withheld;
+  fresh.kind = hardware_.kind;
   hardware_ = std::move(fresh);
   health_.on_inventory({hardware_.gpus, silent_, mute, driver_.version, now, ports_.clock.wall()});
   merge_health();
@@ -252,6 +253,11 @@ MonotonicTime Agent::step_partition(MonotonicTime now) {
   if (hardware_.withheld != withheld || may_offer_ != partition_.may_offer()) {
     hardware_.withheld = std::move(withheld);
     may_offer_ = partition_.may_offer();
+    tables_dirty_ = true;
+  }
+  std::string kind = partition_.passing() ? tables_.kind : "";
+  if (hardware_.kind != kind) {
+    hardware_.kind = std::move(kind);
     tables_dirty_ = true;
   }
   return next;

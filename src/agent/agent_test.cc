@@ -194,6 +194,12 @@ TEST(MigDevices, SingleOffersOneKindAndNamesTheOddGpu) {
   Hardware one = gpus(3);
   partition(one.gpus[0], {"1g.5gb", "3g.20gb"});
   EXPECT_EQ(ids(make_device_table(one, strategy("single"), {}).value()), (Ids{uuid(1), uuid(2)}));
+  // What was on offer stays while layouts change, as long as there is any of it.
+  hardware.kind = "3g.20gb";
+  EXPECT_EQ(ids(make_device_table(hardware, strategy("single"), {}).value()), Ids{"MIG-2-0"});
+  EXPECT_EQ(make_device_table(hardware, strategy("single"), {})->kind, "3g.20gb");
+  hardware.kind = "7g.40gb";
+  EXPECT_EQ(make_device_table(hardware, strategy("single"), {})->kind, "1g.5gb");
   // One of each: MIG is meant.
   Hardware two = gpus(2);
   partition(two.gpus[1], {"1g.5gb"});

@@ -66,11 +66,13 @@ std::string kind_of(const ports::Gpu& gpu) {
 }
 
 // Under strategy single all that is offered is of one kind: that of most GPUs, MIG before whole
-// GPUs, the first GPU's among equals. NVIDIA's plugin refuses the whole node for one odd GPU.
-std::string single_kind(const std::vector<ports::Gpu>& gpus) {
+// GPUs, the first GPU's among equals; `stays` goes before, where there is one of it. NVIDIA's
+// plugin refuses the whole node for one odd GPU.
+std::string single_kind(const std::vector<ports::Gpu>& gpus, const std::string& stays) {
   std::map<std::string, size_t> count;
   for (const ports::Gpu& gpu : gpus)
     if (const std::string kind = kind_of(gpu); !kind.empty()) ++count[kind];
+  if (count.contains(stays)) return stays;
   std::string best = "whole";
   size_t most = 0;
   for (const ports::Gpu& gpu : gpus) {
@@ -89,7 +91,7 @@ class Bases {
  public:
   Bases(const Hardware& hardware, std::string strategy, std::vector<std::string>& warnings)
       : hardware_(hardware), strategy_(std::move(strategy)), warnings_(warnings) {
-    if (strategy_ == "single") kind_ = single_kind(hardware.gpus);
+    if (strategy_ == "single") kind_ = single_kind(hardware.gpus, hardware.kind);
   }
 
   void add(const ports::Gpu& gpu) {
@@ -112,6 +114,7 @@ class Bases {
       add_mig(gpu, device, is_odd ? kept_back_ : bases_);
   }
   [[nodiscard]] const std::vector<BaseDevice>& offered() const { return bases_; }
+  [[nodiscard]] const std::string& kind() const { return kind_; }
   // There, and not offered; what pods hold of them stays all the same.
   [[nodiscard]] const std::vector<BaseDevice>& kept_back() const { return kept_back_; }
 
@@ -342,13 +345,14 @@ std::optional<Excess> excess(const std::string& name, const Building& building) 
       most};
 }
 
-// What each resource is to offer, before any id is written.
+// What each resource is to offer, before any id is written. Fills kind and warnings of `table`.
 std::map<std::string, Building> wished_of(const Hardware& hardware, const Effective& config,
-                                          const HeldIds& held, std::vector<std::string>& warnings) {
-  Bases all(hardware, config.text(Flag::kMigStrategy), warnings);
+                                          const HeldIds& held, DeviceTable& table) {
+  Bases all(hardware, config.text(Flag::kMigStrategy), table.warnings);
   for (const ports::Gpu& gpu : hardware.gpus) all.add(gpu);
   const std::vector<BaseDevice>& bases = all.offered();
-  warn_of_unmatched(config, bases, warnings);
+  table.kind = all.kind();
+  warn_of_unmatched(config, bases, table.warnings);
 
   // Whole GPU and MIG devices are two faces of one: while a pod holds the one, the other is not
   // given out (the strategy was changed meanwhile).
@@ -406,7 +410,7 @@ const OfferedDevice* ResourceTable::find(const std::string& id) const {
 Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
                                       const HeldIds& held, Oversize oversize) {
   DeviceTable table;
-  auto by_name = wished_of(hardware, config, held, table.warnings);
+  auto by_name = wished_of(hardware, config, held, table);
   const bool fail_greater =
       config.time_slicing && config.time_slicing->fail_requests_greater_than_one;
   for (auto& [name, building] : by_name) {
@@ -422,8 +426,8 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
 }
 
 Status check_device_table(const Hardware& hardware, const Effective& config, const HeldIds& held) {
-  std::vector<std::string> warnings;
-  for (const auto& [name, building] : wished_of(hardware, config, held, warnings))
+  DeviceTable none;
+  for (const auto& [name, building] : wished_of(hardware, config, held, none))
     if (const auto over = excess(name, building))
       return fail(Code::kInvalidConfig, "{}", over->text);
   return {};

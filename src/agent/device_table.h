@@ -70,6 +70,7 @@ using HeldIds = std::map<std::string, std::set<std::string>>;
 struct DeviceTable {
   std::map<std::string, std::shared_ptr<const ResourceTable>> resources;
   std::vector<std::string> warnings;  // what of the configuration matches nothing here
+  std::string kind;                   // that strategy single offers: a profile, or "whole"
 };
 
 // What there is on the node, and what of it answers.
@@ -81,6 +82,10 @@ struct Hardware {
   // What must not be given out now, by the same UUIDs: it is about to go. What pods hold of it
   // stays.
   std::set<std::string> withheld;
+  // Under strategy single: what stays on offer as long as a GPU is of that kind
+  // (DeviceTable::kind); "": what most GPUs are. While layouts change GPU by GPU the majority turns
+  // to and fro.
+  std::string kind;
 };
 
 // A list that would not fit into a message to the kubelet: kInvalidConfig with the most replicas

@@ -119,6 +119,8 @@ class Partition {
   [[nodiscard]] bool at_work() const {
     return phase_ != Phase::kIdle && phase_ != Phase::kWithdrawing && phase_ != Phase::kLooking;
   }
+  // Layouts are being checked or changed, GPU by GPU.
+  [[nodiscard]] bool passing() const { return passing_; }
 
   [[nodiscard]] const ports::MigStatus& status() const { return status_; }
   [[nodiscard]] const PartitionCounts& counts() const { return counts_; }

@@ -1,5 +1,5 @@
-// Whole nodes on virtual time, seeded, with faults: gpuslice_dst --seeds N [--first S] | --seed S
-// [--trace] [--events M].
+// Whole nodes on virtual time, seeded, with faults: N seeds from S on, over all CPUs, or one seed,
+// twice, with its trace.
 
 #include <fmt/format.h>
 
@@ -21,12 +21,16 @@ namespace {
 constexpr uint64_t kLeastStrikes = 100;  // of each fault, in a run of many seeds
 constexpr uint64_t kEvents = 220;        // of a node's life
 constexpr Duration kCalm = std::chrono::seconds(90);
+constexpr uint64_t kProgress = 10'000;  // seeds
+constexpr uint64_t kMostFailed = 10;    // then it ends
 
 struct Options {
   uint64_t first = 1;
   uint64_t seeds = 100;
   uint64_t events = kEvents;
-  bool one = false;
+  uint64_t threads = std::max(1U, std::thread::hardware_concurrency());
+  bool many = false;  // --seeds was given
+  bool seed = false;  // --seed was given
   bool trace = false;
   bool strike_floor = true;
 };
@@ -83,8 +87,12 @@ int run_many(const Options& options) {
       uint64_t seed = 0;
       {
         const std::lock_guard lock(mutex);
-        if (next == end || failed >= 10) return;
+        if (next == end || failed >= kMostFailed) return;
         seed = next++;
+        if ((seed - options.first) % kProgress == 0 && seed != options.first) {
+          fmt::print("{} seeds\n", seed - options.first);
+          std::fflush(stdout);
+        }
       }
       const Outcome outcome = run_seed(seed, options);
       // Every hundredth seed is run again: the same bytes, or determinism is lost.
@@ -97,11 +105,11 @@ int run_many(const Options& options) {
       ++failed;
       fmt::print("seed {}: event {}: {}\n    replay: ./dev sim --seed {} --trace\n", seed,
                  outcome.at_event, outcome.broken, seed);
+      std::fflush(stdout);
     }
   };
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < std::max(1U, std::thread::hardware_concurrency()); ++i)
-    threads.emplace_back(work);
+  for (uint64_t i = 0; i < options.threads; ++i) threads.emplace_back(work);
   for (std::thread& thread : threads) thread.join();
   fmt::print("faults:");
   bool rare = false;
@@ -120,8 +128,9 @@ int run_many(const Options& options) {
 
 int usage() {
   fmt::print(stderr,
-             "usage: gpuslice_dst --seeds N [--first S] [--events M] [--no-strike-floor] | --seed "
-             "S [--trace] [--events M]\n");
+             "usage: gpuslice_dst --seeds N [--seed S] [--events M] [--threads T] "
+             "[--no-strike-floor] | --seed S [--trace] [--events M]\n"
+             "N seeds from S (1) on, over all CPUs; or the seed S alone, twice\n");
   return 2;
 }
 
@@ -134,18 +143,20 @@ int main_of(int argc, char** argv) {
       options.trace = true;
     } else if (arg == "--no-strike-floor") {
       options.strike_floor = false;
-    } else if (arg == "--seeds" || arg == "--seed" || arg == "--first" || arg == "--events") {
+    } else if (arg == "--seeds" || arg == "--seed" || arg == "--events" || arg == "--threads") {
       const auto value = number();
       if (!value || *value == 0) return usage();
       if (arg == "--seeds") options.seeds = *value;
-      if (arg == "--first" || arg == "--seed") options.first = *value;
+      if (arg == "--seed") options.first = *value;
       if (arg == "--events") options.events = *value;
-      options.one = options.one || arg == "--seed";
+      if (arg == "--threads") options.threads = *value;
+      options.many = options.many || arg == "--seeds";
+      options.seed = options.seed || arg == "--seed";
     } else {
       return usage();
     }
   }
-  return options.one ? run_one(options) : run_many(options);
+  return options.seed && !options.many ? run_one(options) : run_many(options);
 }
 
 }  // namespace

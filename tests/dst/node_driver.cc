@@ -43,7 +43,10 @@ void NodeModel::ask_inventory() {
       };
     }
     return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()] {
-      if (inventory) seen_uuids_ = uuids;
+      if (inventory) {
+        seen_uuids_ = uuids;
+        if (!change_) withdrawals_.changing({});
+      }
       agent_->on_inventory(inventory);
     };
   });
@@ -91,9 +94,9 @@ void NodeModel::recover(std::vector<std::string> gpus) {
     return in_change([&]() -> Task {
       events_paused_ = true;
       const auto reports = mig::recover_all(change_ports(), change_options(), gpus);
-      withdrawals_.excuse();
       return [this, reports] {
         events_paused_ = false;
+        withdrawals_.excuse();
         agent_->on_mig_recovered(reports);
       };
     });
@@ -120,16 +123,21 @@ void NodeModel::prepare(agent::MigTask task) {
         prepared.going = change_->devices_that_go();
       } else {
         prepared.report = change_->report();
-        done(prepared.report);
+        change_.reset();
       }
-      return [this, prepared] { agent_->on_mig_prepared(prepared); };
+      return [this, prepared] {
+        if (prepared.ready)
+          withdrawals_.changing({prepared.going.begin(), prepared.going.end()});
+        else
+          tell(prepared.report);
+        agent_->on_mig_prepared(prepared);
+      };
     });
   });
 }
 
 // What failed is tried again, and may take the same away again.
-void NodeModel::done(const mig::Report& report) {
-  change_.reset();
+void NodeModel::tell(const mig::Report& report) {
   if (report.end != mig::End::kDone && report.end != mig::End::kAlready) withdrawals_.excuse();
 }
 
@@ -139,9 +147,10 @@ void NodeModel::execute() {
       events_paused_ = change_->report().plan.mode_changes;
       change_->execute();
       const mig::Report report = change_->report();
-      done(report);
+      change_.reset();
       return [this, report] {
         events_paused_ = false;
+        tell(report);
         agent_->on_mig_done(report);
       };
     });
@@ -153,8 +162,11 @@ void NodeModel::abandon() {
     return in_change([&]() -> Task {
       change_->abandon();
       const mig::Report report = change_->report();
-      done(report);
-      return [this, report] { agent_->on_mig_done(report); };
+      change_.reset();
+      return [this, report] {
+        tell(report);
+        agent_->on_mig_done(report);
+      };
     });
   });
 }

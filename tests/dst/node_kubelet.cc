@@ -182,9 +182,12 @@ void NodeModel::pod_comes() {
     pod.number = next_pod_++;
     pod.resource = resource;
     pod.ids = ids;
+    // Not every pod computes: of the others the kubelet alone knows.
+    const bool works = random_.chance(2, 3);
     for (const std::string& id : ids) {
       const std::string device = id.substr(0, id.find("::"));
       if (device.starts_with("MIG-")) pod.generations[device] = hardware_.generation(device);
+      if (!works) continue;
       if (const auto client = hardware_.work(device)) pod.clients.push_back(*client);
     }
     pods_.push_back(std::move(pod));

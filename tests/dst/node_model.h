@@ -129,7 +129,7 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] const std::set<std::string>& chosen_files() const { return chosen_; }
   // What the agent last wanted the Node to say of what it serves.
   [[nodiscard]] const agent::Labels& labels_wanted() const { return labels_wanted_; }
-  [[nodiscard]] size_t queue_size() const { return time_.size(); }
+  [[nodiscard]] size_t queue_size() const { return time_.size() + questions_.size(); }
   [[nodiscard]] size_t files_count() const { return files_.size(); }
   [[nodiscard]] std::vector<ports::Gpu> visible_gpus() { return hardware_.gpus(); }
   [[nodiscard]] const std::array<uint64_t, kFaults>& strikes() const { return strikes_; }
@@ -217,7 +217,7 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] Task in_change(const std::function<Task()>& work);
   [[nodiscard]] mig::Ports change_ports();
   [[nodiscard]] mig::Options change_options();
-  void done(const mig::Report& report);
+  void tell(const mig::Report& report);
   void after_foreign();
   void xid();
   void heal_struck();

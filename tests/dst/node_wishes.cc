@@ -81,7 +81,12 @@ void NodeModel::first_wishes() {
 
 std::string NodeModel::key_path() const {
   const std::string key = api_.label(std::string(agent::kConfigLabel));
-  return key_file(key.empty() ? "default" : key);
+  if (!key.empty()) return key_file(key);
+  // The key "default", else the only one.
+  std::vector<std::string> there;
+  for (const char* one : kKeys)
+    if (files_.contains(key_file(one))) there.push_back(key_file(one));
+  return there.size() == 1 ? there.front() : key_file("default");
 }
 
 std::string NodeModel::last_good_text() const {
@@ -91,6 +96,7 @@ std::string NodeModel::last_good_text() const {
 
 void NodeModel::config_changed() {
   wish_changed();
+  key_counts();
   after_for_agent(milliseconds(random_.between(1, 200)), [this] {
     wish_changed();
     if (choice_)

@@ -14,10 +14,14 @@ void Withdrawals::look(const Lists& lists) {
     std::set<std::string_view> there;
     if (after != lists.end())
       for (const ports::Device& device : after->second->devices) there.insert(device.id);
-    for (const ports::Device& device : before->devices)
-      if (!there.contains(device.id) && ++gone_[{resource, device.id}] > allowed_ && twice_.empty())
-        twice_ = fmt::format("{} of {} was withdrawn {} times for one wish", device.id, resource,
-                             gone_[{resource, device.id}]);
+    for (const ports::Device& device : before->devices) {
+      if (there.contains(device.id)) continue;
+      const bool for_mig = going_.contains(device.id.substr(0, device.id.find("::")));
+      const int times = ++gone_[{resource, device.id, for_mig}];
+      if (times > tries_ && twice_.empty())
+        twice_ =
+            fmt::format("{} of {} was withdrawn {} times for one wish", device.id, resource, times);
+    }
   }
   last_ = lists;
 }

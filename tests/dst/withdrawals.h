@@ -1,12 +1,13 @@
 #pragma once
 
-// How often the agent took each device out of the lists since the last wish: once, and once more
-// for every try that failed.
+// How often the agent took each device out of the lists since the last wish: once for what is
+// shared and once for MIG, and once more for every try that failed.
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
-#include <utility>
+#include <tuple>
 
 #include "ports/kubelet.h"
 
@@ -16,27 +17,31 @@ class Withdrawals {
  public:
   using Lists = std::map<std::string, std::shared_ptr<const ports::DeviceList>>;
 
-  // Another wish, or another life of the agent.
+  // Another wish. What a change for the last one has taken away comes back first.
   void begin() {
     gone_.clear();
-    allowed_ = 1;
+    tries_ = going_.empty() ? 1 : 2;
+  }
+  // Another life of the agent, which knows nothing of what was listed.
+  void forget() {
+    going_.clear();
+    last_.clear();
+    begin();
   }
   // A change failed, or somebody else changed what is there: it is tried again.
-  void excuse() { ++allowed_; }
-  // That life knows nothing of what was listed.
-  void forget() {
-    begin();
-    last_.clear();
-  }
+  void excuse() { ++tries_; }
+  // What a change of MIG takes away, from its beginning to the first look after it: UUIDs.
+  void changing(std::set<std::string> going) { going_ = std::move(going); }
   // What is listed now: after each reconcile(), which may take a list away and show it again.
   void look(const Lists& lists);
-  // The sentence about a device that went twice, or "".
+  // The sentence about a device that went too often, or "".
   [[nodiscard]] const std::string& twice() const { return twice_; }
 
  private:
   Lists last_;
-  std::map<std::pair<std::string, std::string>, int> gone_;  // resource, id → how often
-  int allowed_ = 1;
+  std::map<std::tuple<std::string, std::string, bool>, int> gone_;  // resource, id, for MIG
+  int tries_ = 1;
+  std::set<std::string> going_;
   std::string twice_;
 };
 
