@@ -35,6 +35,7 @@ Status NodeKubelet::serve(const std::string& resource, ports::PluginService& ser
   options.socket_path = std::move(path);
   options.service = &service;
   options.list = std::move(list);
+  options.memory = memory_;
   options.seen = [this, resource](const CallSeen& seen) {
     if (options_.seen) options_.seen(resource, seen);
   };

@@ -84,6 +84,7 @@ class NodeKubelet final : public ports::Kubelet {
   std::string plugin_dir_;
   std::string registration_socket_;
   uint64_t next_unique_ = 0;
+  const std::shared_ptr<const BufferMemory> memory_ = make_buffer_memory();  // of all servers
   std::map<std::string, std::unique_ptr<PluginServer>> servers_;
   uint64_t turns_ = 0;
   std::map<std::string, Asked> asked_;  // of served resources

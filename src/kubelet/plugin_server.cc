@@ -20,6 +20,16 @@
 #include "kubelet/socket_path.h"
 
 namespace gpuslice::kubelet {
+
+class BufferMemory {
+ public:
+  BufferMemory() { quota_.Resize(kMaxGrpcMemoryBytes); }
+  [[nodiscard]] const grpc::ResourceQuota& quota() const { return quota_; }
+
+ private:
+  grpc::ResourceQuota quota_{"gpuslice"};
+};
+
 namespace {
 
 using Service = v1beta1::DevicePlugin::AsyncService;
@@ -386,9 +396,8 @@ Status GrpcPluginServer::open() {
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
-  grpc::ResourceQuota quota("gpuslice");
-  quota.Resize(kMaxGrpcMemoryBytes);
-  builder.SetResourceQuota(quota);
+  if (!options_.memory) options_.memory = make_buffer_memory();
+  builder.SetResourceQuota(options_.memory->quota());
   queue_ = builder.AddCompletionQueue();
   server_ = builder.BuildAndStart();
   if (!server_ || bound == 0) return give_up();
@@ -430,6 +439,10 @@ void GrpcPluginServer::run() {
 }
 
 }  // namespace
+
+std::shared_ptr<const BufferMemory> make_buffer_memory() {
+  return std::make_shared<const BufferMemory>();
+}
 
 Result<std::unique_ptr<PluginServer>> PluginServer::serve(Options options) {
   auto server = std::make_unique<GrpcPluginServer>(std::move(options));

@@ -25,8 +25,10 @@ inline constexpr size_t kMaxStreams = 64;
 inline constexpr int kMaxMessageBytes = 4 * 1024 * 1024;
 // Calls at a time on one connection; more wait in the client.
 inline constexpr int kMaxCallsPerConnection = 100;
-// What all of gRPC's buffers may take together.
+// What gRPC's buffers of all servers that share a BufferMemory may take together.
 inline constexpr size_t kMaxGrpcMemoryBytes = 64 * 1024 * 1024;
+class BufferMemory;
+[[nodiscard]] std::shared_ptr<const BufferMemory> make_buffer_memory();
 // sun_path has 108 bytes with the terminating zero.
 inline constexpr size_t kMaxSocketPathBytes = 107;
 
@@ -46,6 +48,7 @@ class PluginServer {
     ports::PluginService* service = nullptr;  // outlives the server; called on the server's thread
     std::shared_ptr<const ports::DeviceList> list;
     Seen seen;
+    std::shared_ptr<const BufferMemory> memory;  // null: one of its own
     // Part of a file name that no other server of this machine uses at the same time.
     std::string unique;
   };
