@@ -45,7 +45,7 @@ void NodeModel::ask_inventory() {
     return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()] {
       if (inventory) {
         seen_uuids_ = uuids;
-        if (!change_) withdrawals_.changing({});
+        if (!change_) withdrawals_.changed();
       }
       agent_->on_inventory(inventory);
     };

@@ -24,6 +24,8 @@ void Withdrawals::look(const Lists& lists) {
     }
   }
   last_ = lists;
+  if (changed_) going_.clear();
+  changed_ = false;
 }
 
 }  // namespace gpuslice::dst

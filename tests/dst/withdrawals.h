@@ -30,8 +30,10 @@ class Withdrawals {
   }
   // A change failed, or somebody else changed what is there: it is tried again.
   void excuse() { ++tries_; }
-  // What a change of MIG takes away, from its beginning to the first look after it: UUIDs.
+  // What a change of MIG takes away, from its beginning to the lists that follow the first look
+  // after it: UUIDs.
   void changing(std::set<std::string> going) { going_ = std::move(going); }
+  void changed() { changed_ = true; }
   // What is listed now: after each reconcile(), which may take a list away and show it again.
   void look(const Lists& lists);
   // The sentence about a device that went too often, or "".
@@ -42,6 +44,7 @@ class Withdrawals {
   std::map<std::tuple<std::string, std::string, bool>, int> gone_;  // resource, id, for MIG
   int tries_ = 1;
   std::set<std::string> going_;
+  bool changed_ = false;
   std::string twice_;
 };
 
