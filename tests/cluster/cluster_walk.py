@@ -277,6 +277,9 @@ class Walk:
         self.check("12 are allocatable, 16 are the capacity", lambda: (self.becomes(12, 30), same(
             "capacity", self.cluster.get("node", NODE)["status"]["capacity"].get(GPU), "16"))[0])
         self.check("the pods stay", self.the_same_pods)
+        # The XID is heard at once, that it is lost is seen by a look: one that came back before any is only marked.
+        self.check("the agent has seen that it is lost", lambda: eventually(
+            "it is in the log", lambda: "its devices are unhealthy, the other GPUs are served" in self.cluster.log("agent"), 15))
 
     def label(self, **labels):
         self.cluster.kubectl("label", "--overwrite", "node", NODE, *(f"{key}={value}" for key, value in labels.items()))
