@@ -198,6 +198,18 @@ TEST_F(ApiNodeTest, APauseThatEndsWhileTheNodeIsAwayHoldsNothingUp) {
   EXPECT_EQ(api.patches.size(), 2U);
 }
 
+TEST_F(ApiNodeTest, APatchThatWasDoneAlthoughItFailedIsWrittenOver) {
+  see({});
+  show("failed", "in use");
+  node.on_node_patched({});
+  show("pending");
+  show("failed", "in use");
+  node.on_node_patched(fail(Code::kTimeout, "no answer"));  // it was done all the same
+  timers.pass(2 * kPatchPause);
+  ASSERT_EQ(api.patches.size(), 3U);
+  EXPECT_EQ(state(), "failed");
+}
+
 TEST_F(ApiNodeTest, AnotherNodeOfTheNameIsToldAnew) {
   see({});
   show("success");

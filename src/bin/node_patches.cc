@@ -9,6 +9,7 @@ namespace gpuslice::bin {
 void NodePatches::Kind::drop_what_is_there() {
   std::erase_if(wanted, [this](const auto& one) {
     const auto& [key, value] = one;
+    if (unsure.contains(key)) return false;
     if (const auto ours = written.find(key); ours != written.end()) return ours->second == value;
     const auto there = shown.find(key);
     return value ? there != shown.end() && there->second == *value : there == shown.end();
@@ -17,10 +18,13 @@ void NodePatches::Kind::drop_what_is_there() {
 
 void NodePatches::Kind::answered(bool ok) {
   for (auto& [key, value] : sent) {
-    if (ok)
+    if (ok) {
       written[key] = value;
-    else
+      unsure.erase(key);
+    } else {
+      unsure.insert(key);
       wanted.try_emplace(key, value);  // unless it is wanted otherwise by now
+    }
   }
   sent.clear();
 }
@@ -34,6 +38,8 @@ void NodePatches::want(const Values& labels, const Values& annotations) {
 void NodePatches::on_node(const std::optional<ports::NodeObject>& node) {
   const std::string uid = node ? node->uid : "";
   if (uid != uid_) {
+    labels_.unsure.clear();
+    annotations_.unsure.clear();
     labels_.written.clear();
     annotations_.written.clear();
   }

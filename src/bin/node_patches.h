@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,9 +49,10 @@ class NodePatches {
  private:
   // Labels, or annotations.
   struct Kind {
-    Values wanted;                             // not written yet
-    Values sent;                               // under way
-    Values written;                            // by us, on this node: newer than what it shows
+    Values wanted;                 // not written yet
+    Values sent;                   // under way
+    Values written;                // by us, on this node: newer than what it shows
+    std::set<std::string> unsure;  // sent and not confirmed: it may have been done all the same
     std::map<std::string, std::string> shown;  // as the node was seen last
     void drop_what_is_there();
     void answered(bool ok);
