@@ -132,7 +132,18 @@ void NodeModel::choose_key(const std::string& key) {
   key_counts();
 }
 
-void NodeModel::key_counts() { chosen_.insert(key_path()); }
+// A label that is on its way changes nothing: while the agent sees none, the only key counts.
+void NodeModel::key_counts() {
+  chosen_.insert(key_path());
+  std::string only;
+  size_t keys = 0;
+  for (const char* one : kKeys)
+    if (files_.contains(key_file(one))) {
+      only = key_file(one);
+      ++keys;
+    }
+  if (keys == 1) chosen_.insert(only);
+}
 
 void NodeModel::unknown_key() {
   if (!with_api_ || !api_.exists()) return;
