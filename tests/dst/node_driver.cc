@@ -176,6 +176,7 @@ void NodeModel::show(const ports::MigStatus& status) {
   if (status.state != mig_status_.state || status.request != mig_status_.request)
     mig_status_at_ = now();
   mig_status_ = status;
+  if (status.state != "pending") withdrawals_.changed();
   note(fmt::format("MIG {} {}", status.label, status.state));
   if (api_node_) api_node_->mig_board()->show(status);
 }

@@ -60,8 +60,9 @@ void NodeModel::driver_fault(Fault fault) {
       strike(fault);
       return hardware_.lose(static_cast<uint32_t>(random_.next() % 64));
     case Fault::kGpuRestored:
-      if (hardware_.restore_one()) strike(fault);
-      return;
+      if (!hardware_.restore_one()) return;
+      withdrawals_.excuse();  // its MIG is changed for the wish as well, and counts for the others'
+      return strike(fault);
     case Fault::kDriverSlow:
       strike(fault);
       driver_latency_ = milliseconds(random_.between(100, 8000));

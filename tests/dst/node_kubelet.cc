@@ -200,6 +200,7 @@ void NodeModel::pod_ends() {
   const size_t which = random_.below(pods_.size());
   note(fmt::format("pod {} ends", pods_[which].number));
   for (const uint16_t client : pods_[which].clients) hardware_.end_work(client);
+  for (const std::string& id : pods_[which].ids) withdrawals_.released(pods_[which].resource, id);
   pods_.erase(pods_.begin() + static_cast<std::ptrdiff_t>(which));
 }
 

@@ -1,13 +1,15 @@
 #pragma once
 
 // How often the agent took each device out of the lists since the last wish: once for what is
-// shared and once for MIG, and once more for every try that failed.
+// shared and once for MIG, and once more for every try that failed. An id that was listed for its
+// pod alone leaves with it: that is no withdrawal.
 
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <tuple>
+#include <utility>
 
 #include "ports/kubelet.h"
 
@@ -20,6 +22,7 @@ class Withdrawals {
   // Another wish. What a change for the last one has taken away comes back first.
   void begin() {
     gone_.clear();
+    released_.clear();
     tries_ = going_.empty() ? 1 : 2;
   }
   // Another life of the agent, which knows nothing of what was listed.
@@ -34,6 +37,10 @@ class Withdrawals {
   // after it: UUIDs.
   void changing(std::set<std::string> going) { going_ = std::move(going); }
   void changed() { changed_ = true; }
+  // A pod that held this id has ended.
+  void released(const std::string& resource, const std::string& id) {
+    released_.emplace(resource, id);
+  }
   // What is listed now: after each reconcile(), which may take a list away and show it again.
   void look(const Lists& lists);
   // The sentence about a device that went too often, or "".
@@ -44,6 +51,7 @@ class Withdrawals {
   std::map<std::tuple<std::string, std::string, bool>, int> gone_;  // resource, id, for MIG
   int tries_ = 1;
   std::set<std::string> going_;
+  std::set<std::pair<std::string, std::string>> released_;
   bool changed_ = false;
   std::string twice_;
 };
