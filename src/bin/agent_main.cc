@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <utility>
@@ -110,6 +111,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::shared_ptr<const Samples> samples_;
   std::map<std::string, kubelet::PluginCounts> plugin_counts_;
   std::vector<QueueState> queues_;
+  std::optional<ports::KubeCounts> kube_counts_;
 
   WorkerDriver driver_;
   AgentEvents events_;
@@ -386,6 +388,7 @@ void NodeAgent::reconcile() {
   const std::lock_guard lock(shown_mutex_);
   plugin_counts_ = kubelet_->counts();
   queues_ = std::move(queues);
+  if (kube_) kube_counts_ = kube_->counts();
 }
 
 // The kubelet's socket, and ours while they are served.
@@ -479,15 +482,17 @@ WebState NodeAgent::web_state() {
   std::shared_ptr<const Samples> samples;
   std::map<std::string, kubelet::PluginCounts> plugins;
   std::vector<QueueState> queues;
+  std::optional<ports::KubeCounts> kube;
   {
     const std::lock_guard lock(shown_mutex_);
     samples = samples_;
     plugins = plugin_counts_;
     queues = queues_;
+    kube = kube_counts_;
   }
   const std::shared_ptr<const agent::AgentStatus> status = agent_->status();
-  return make_web_state({*status, samples.get(), plugins, std::string(kVersion), queues,
-                         kube_ ? std::optional(kube_->counts()) : std::nullopt, log_.left_out(),
+  return make_web_state({*status, samples.get(), plugins, std::string(kVersion), queues, kube,
+                         log_.left_out(),
                          std::chrono::duration<double>(driver_.busy_for()).count()});
 }
 
