@@ -19,14 +19,8 @@ struct MigTask {
   mig::Wish wish;
 };
 
-using MigChecked = mig::Checked;  // of a task
-
-// What is ready to be executed, or the report that says why nothing is.
-struct MigPrepared {
-  bool ready = false;
-  std::vector<std::string> going;  // UUIDs of devices that the change takes away
-  mig::Report report;              // when not ready
-};
+using MigChecked = mig::Checked;    // of a task
+using MigPrepared = mig::Prepared;  // likewise
 
 class MigRunner {
  public:

@@ -84,15 +84,9 @@ void WorkerMig::check(std::vector<MigTask> tasks) {
 void WorkerMig::prepare(MigTask task) {
   under_change_ = task.gpu.uuid;
   run(under_change_, [this, task = std::move(task)](nvml::Session& session) -> Answer {
-    MigPrepared prepared;
     change_ = std::make_unique<mig::Change>(ports(session), options_, task.gpu);
-    prepared.ready = change_->prepare(task.wish);
-    if (prepared.ready) {
-      prepared.going = change_->devices_that_go();
-    } else {
-      prepared.report = change_->report();
-      change_.reset();
-    }
+    MigPrepared prepared = mig::prepare(*change_, task.wish);
+    if (!prepared.ready) change_.reset();
     return [this, prepared = std::move(prepared)] { answers_.prepared(prepared); };
   });
 }

@@ -29,6 +29,16 @@ Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, 
   return out;
 }
 
+Prepared prepare(Change& change, const Wish& wish) {
+  Prepared out;
+  out.ready = change.prepare(wish);
+  if (out.ready)
+    out.going = change.devices_that_go();
+  else
+    out.report = change.report();
+  return out;
+}
+
 std::vector<Report> recover_all(const Ports& ports, const Options& options,
                                 const std::vector<std::string>& gpus) {
   std::vector<Report> reports;

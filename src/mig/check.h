@@ -1,7 +1,7 @@
 #pragma once
 
-// What is asked of several GPUs at once: is it as wanted, and what an interrupted change left. For
-// the thread of NVML, as change.h.
+// What whoever changes GPUs asks of them: are they as wanted, is a change ready, and what an
+// interrupted one left. For the thread of NVML, as change.h.
 
 #include <optional>
 #include <string>
@@ -23,6 +23,14 @@ struct Checked {
 // Changes nothing. `holders` may be null.
 [[nodiscard]] Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu,
                             const Wish& wish);
+
+// What is ready to be executed, or the report that says why nothing is.
+struct Prepared {
+  bool ready = false;
+  std::vector<std::string> going;  // UUIDs of devices that the change takes away
+  Report report;                   // when not ready
+};
+[[nodiscard]] Prepared prepare(Change& change, const Wish& wish);
 
 // Finishes or reverts what the journals of these GPUs (UUIDs) say: a report for each, those that do
 // not answer last, as lost.

@@ -116,15 +116,9 @@ void NodeModel::check(std::vector<agent::MigTask> tasks) {
 void NodeModel::prepare(agent::MigTask task) {
   ask_driver([this, task = std::move(task)]() -> Task {
     return in_change([&]() -> Task {
-      agent::MigPrepared prepared;
       change_ = std::make_unique<mig::Change>(change_ports(), change_options(), task.gpu);
-      prepared.ready = change_->prepare(task.wish);
-      if (prepared.ready) {
-        prepared.going = change_->devices_that_go();
-      } else {
-        prepared.report = change_->report();
-        change_.reset();
-      }
+      const agent::MigPrepared prepared = mig::prepare(*change_, task.wish);
+      if (!prepared.ready) change_.reset();
       return [this, prepared] {
         if (prepared.ready)
           withdrawals_.changing({prepared.going.begin(), prepared.going.end()});

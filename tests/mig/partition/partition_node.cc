@@ -167,21 +167,16 @@ void PartitionNode::check(std::vector<agent::MigTask> tasks) {
 void PartitionNode::prepare(agent::MigTask task) {
   asked.push_back("prepare " + task.gpu.text());
   ask("prepare", [this, task = std::move(task)] {
-    agent::MigPrepared prepared;
     changed_ = task.gpu;
     if (auto said = instead ? instead("prepare", task.gpu) : std::nullopt) {
+      agent::MigPrepared prepared;
       prepared.report = *said;
       prepared.report.gpu = task.gpu;
       return partition_->on_mig_prepared(prepared);
     }
     change_ = std::make_unique<mig::Change>(node.ports(), Node::options(), task.gpu);
-    prepared.ready = change_->prepare(task.wish);
-    if (prepared.ready) {
-      prepared.going = change_->devices_that_go();
-    } else {
-      prepared.report = change_->report();
-      change_.reset();
-    }
+    const agent::MigPrepared prepared = mig::prepare(*change_, task.wish);
+    if (!prepared.ready) change_.reset();
     partition_->on_mig_prepared(prepared);
   });
 }
