@@ -9,30 +9,22 @@
 #include <vector>
 
 #include "agent/device_table.h"
+#include "agent/offers_for_test.h"
 #include "agent/preferred.h"
 #include "config/device_plugin.h"
 
 namespace gpuslice::agent {
 namespace {
 
-std::string uuid(uint32_t n) { return fmt::format("GPU-00000000-0000-5000-8000-{:012}", n); }
-
 // GPUs in two halves of the machine, each pair of a half joined by NVLinks.
-Hardware gpus(uint32_t count) {
-  Hardware hardware;
-  for (uint32_t i = 0; i < count; ++i) {
-    ports::Gpu gpu;
-    gpu.index = GpuIndex{i};
-    gpu.minor = GpuMinor{i};
-    gpu.uuid = uuid(i);
-    gpu.numa_node = i < count / 2 ? 0 : 1;
-    hardware.gpus.push_back(gpu);
+Hardware linked(uint32_t count) {
+  Hardware hardware = gpus(count, count / 2);
+  for (uint32_t i = 0; i < count; ++i)
     for (uint32_t k = 0; k < count; ++k)
       if (k != i)
         hardware.topology.links.push_back({GpuIndex{i}, GpuIndex{k},
                                            (k < count / 2) == (i < count / 2) ? 10U : 50U,
                                            (i + k) % 3});
-  }
   return hardware;
 }
 
@@ -58,7 +50,7 @@ double spent() {
 }
 
 TEST(OneLostGpuOfEight, CostsItsOwnDevicesAndFailsNoPod) {
-  Hardware hardware = gpus(8);
+  Hardware hardware = linked(8);
   hardware.unhealthy[uuid(3)] = "GPU is lost";
   // Nothing is known any more of how near it is to the others.
   std::erase_if(hardware.topology.links, [](const ports::GpuLink& link) {
@@ -77,7 +69,7 @@ TEST(OneLostGpuOfEight, CostsItsOwnDevicesAndFailsNoPod) {
 }
 
 TEST(PreferredCosts, SixteenGpusTakeMilliseconds) {
-  const auto table = table_of(gpus(16), "version: v1\n");
+  const auto table = table_of(linked(16), "version: v1\n");
   for (const uint32_t size : {2U, 4U, 8U, 15U}) {
     const ports::PreferredContainer request = all_free(*table, size);
     const double begun = spent();
@@ -88,7 +80,7 @@ TEST(PreferredCosts, SixteenGpusTakeMilliseconds) {
 
 TEST(PreferredCosts, EightGpusOfAThousandReplicasTakeMilliseconds) {
   const auto table = table_of(
-      gpus(8), "sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 1000}]}}\n");
+      linked(8), "sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 1000}]}}\n");
   for (const uint32_t size : {1U, 8U}) {
     const ports::PreferredContainer request = all_free(*table, size);
     const double begun = spent();

@@ -15,8 +15,10 @@ struct MemoryFiles final : ports::HostFiles {
   std::map<std::string, std::string> files;
   int writes = 0;
   bool full = false;
+  bool no_descriptors = false;
 
   Result<std::string> read(const std::string& path, size_t) override {
+    if (no_descriptors) return fail(Code::kFailed, "{}: Too many open files", path);
     const auto it = files.find(path);
     if (it == files.end()) return fail(Code::kNotFound, "{}: no such file", path);
     return it->second;

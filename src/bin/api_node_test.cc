@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ports/kube_for_test.h"
 #include "ports/timers_for_test.h"
 
 namespace gpuslice::bin {
@@ -14,22 +15,6 @@ namespace {
 
 using Text = std::optional<std::string>;
 using Labels = std::map<std::string, std::string>;
-
-class Api final : public ports::KubeApi {
- public:
-  void watch_node() override { watching = true; }
-  Status watch_config_map(const ports::ObjectName&) override { return {}; }
-  void unwatch_config_map(const ports::ObjectName&) override {}
-  void watch_pods() override {}
-  void apply_labels(ports::NodeLabels) override {}
-  void patch_node(ports::NodePatch patch) override { patches.push_back(std::move(patch)); }
-  void evict(const ports::ObjectName&, std::string) override {}
-  void record(ports::KubeEvent event) override { events.push_back(std::move(event)); }
-  ports::KubeCounts counts() const override { return {}; }
-  bool watching = false;
-  std::vector<ports::NodePatch> patches;
-  std::vector<ports::KubeEvent> events;
-};
 
 const std::string kConfig(kMigConfigLabel);
 const std::string kState(kMigStateLabel);
@@ -56,7 +41,7 @@ class ApiNodeTest : public ::testing::Test {
   std::string said;  // the log
   Log log{[this](std::string_view line) { said += line; }, [] { return WallTime(); }};
   std::vector<Text> asked;
-  Api api;
+  ports::KubeForTest api;
   std::vector<Text> config;
   int again = 0;
   ApiNode node{
@@ -76,7 +61,7 @@ TEST_F(ApiNodeTest, EventsAreHandedOnUntilTheEnd) {
 }
 
 TEST_F(ApiNodeTest, TheLabelIsToldAtFirstSightAndWhenItSaysSomethingElse) {
-  EXPECT_TRUE(api.watching);
+  EXPECT_TRUE(api.watches_node);
   EXPECT_TRUE(asked.empty());
   see({});
   EXPECT_EQ(asked, (std::vector<Text>{std::nullopt}));

@@ -6,27 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "ports/kube_for_test.h"
 #include "ports/timers_for_test.h"
 
 namespace gpuslice::bin {
 namespace {
-
-class Api final : public ports::KubeApi {
- public:
-  void watch_node() override {}
-  Status watch_config_map(const ports::ObjectName&) override { return {}; }
-  void unwatch_config_map(const ports::ObjectName&) override {}
-  void watch_pods() override { watching = true; }
-  void apply_labels(ports::NodeLabels) override {}
-  void patch_node(ports::NodePatch) override {}
-  void evict(const ports::ObjectName& pod, std::string uid) override {
-    asked.push_back(pod.name_space + "/" + pod.name + " " + uid);
-  }
-  void record(ports::KubeEvent) override {}
-  ports::KubeCounts counts() const override { return {}; }
-  bool watching = false;
-  std::vector<std::string> asked;
-};
 
 class NodeEvictorTest : public ::testing::Test {
  protected:
@@ -43,7 +27,7 @@ class NodeEvictorTest : public ::testing::Test {
   void turn() { timers.pass({}); }
 
   ports::TimersForTest timers;
-  Api api;
+  ports::KubeForTest api;
   std::vector<std::string> failed;
   NodeEvictor evictor{
       timers, [this](const std::string& name_space, const std::string& pod, const Error& why) {
@@ -52,10 +36,10 @@ class NodeEvictorTest : public ::testing::Test {
 };
 
 TEST_F(NodeEvictorTest, APodIsEvictedByTheUidThatWasSeen) {
-  EXPECT_TRUE(api.watching);
+  EXPECT_TRUE(api.watches_pods);
   see({pod("a"), pod("b")});
   evictor.evict("ml", "b");
-  EXPECT_EQ(api.asked, std::vector<std::string>{"ml/b uid-b"});
+  EXPECT_EQ(api.evicted, std::vector<std::string>{"ml/b uid-b"});
   evictor.on_evicted({"ml", "b"}, {});
   evictor.on_evicted({"ml", "b"}, fail(Code::kNotFound, "gone already"));
   EXPECT_TRUE(failed.empty());
@@ -69,7 +53,7 @@ TEST_F(NodeEvictorTest, OneThatIsLeavingIsNotAskedAgain) {
   see({leaving});
   evictor.evict("ml", "a");
   turn();
-  EXPECT_TRUE(api.asked.empty());
+  EXPECT_TRUE(api.evicted.empty());
   EXPECT_TRUE(failed.empty());
 }
 
@@ -91,7 +75,7 @@ TEST_F(NodeEvictorTest, WhatCannotHelpIsNotAskedForAndIsToldAfterwards) {
   EXPECT_NE(failed[1].find("ml/daemon: it is a DaemonSet's"), std::string::npos) << failed[1];
   EXPECT_NE(failed[2].find("ml/file: it is a static pod"), std::string::npos) << failed[2];
   EXPECT_NE(failed[3].find("no such pod"), std::string::npos) << failed[3];
-  EXPECT_TRUE(api.asked.empty());
+  EXPECT_TRUE(api.evicted.empty());
 }
 
 }  // namespace

@@ -4,24 +4,11 @@
 
 #include <vector>
 
+#include "ports/kube_for_test.h"
 #include "ports/timers_for_test.h"
 
 namespace gpuslice::bin {
 namespace {
-
-class Api final : public ports::KubeApi {
- public:
-  void watch_node() override {}
-  Status watch_config_map(const ports::ObjectName&) override { return {}; }
-  void unwatch_config_map(const ports::ObjectName&) override {}
-  void watch_pods() override {}
-  void apply_labels(ports::NodeLabels labels) override { applied.push_back(labels.labels); }
-  void patch_node(ports::NodePatch) override {}
-  void evict(const ports::ObjectName&, std::string) override {}
-  void record(ports::KubeEvent) override {}
-  ports::KubeCounts counts() const override { return {}; }
-  std::vector<NodeLabels::Labels> applied;
-};
 
 class NodeLabelsTest : public ::testing::Test {
  protected:
@@ -33,7 +20,7 @@ class NodeLabelsTest : public ::testing::Test {
   const NodeLabels::Labels two{{"a", "2"}};
   ports::TimersForTest timers;
   int told = 0;
-  Api api;
+  ports::KubeForTest api;
   NodeLabels labels{timers, [this](const Status&) { ++told; }};
 };
 

@@ -66,6 +66,14 @@ class PartitionTest : public testing::Test {
     EXPECT_EQ(agent.layout(0), first);
     EXPECT_EQ(agent.layout(1), second);
   }
+  void another_program_takes_an_instance_of(uint32_t gpu) {
+    sim::WorldNvml other(*node.world);
+    const auto there = node.look(gpu);
+    const ports::GpuInstance& first = there.instances.at(0);
+    const std::string uuid = node.gpu(gpu).uuid;
+    ASSERT_TRUE(other.destroy_ci(uuid, first.id, first.cis.at(0).id).has_value());
+    ASSERT_TRUE(other.destroy_gi(uuid, first.id).has_value());
+  }
   // "GPU-… twice" where a device was withdrawn more than once.
   [[nodiscard]] Texts withdrawn_twice() const {
     std::set<std::string> seen;
@@ -484,12 +492,7 @@ TEST_F(PartitionTest, ARetryLeavesAloneWhatAnotherProgramChanged) {
   agent.label("halves");
   ASSERT_EQ(state(), "failed");
   ASSERT_EQ(agent.layout(1), kHalves);
-  sim::WorldNvml other(*node.world);
-  const auto there = node.look(1);
-  ASSERT_TRUE(
-      other.destroy_ci(node.gpu(1).uuid, there.instances[0].id, there.instances[0].cis[0].id)
-          .has_value());
-  ASSERT_TRUE(other.destroy_gi(node.gpu(1).uuid, there.instances[0].id).has_value());
+  another_program_takes_an_instance_of(1);
   const std::string left = agent.layout(1);
   agent.look();
   node.end_work(client);
@@ -519,20 +522,12 @@ TEST_F(PartitionTest, AGpuThatComesBackIsMadeAgainAndNoOther) {
   agent.lose(0, true);
   agent.look();
   agent.pass(minutes(1));
-  sim::WorldNvml other(*node.world);
-  const auto there = node.look(1);
-  ASSERT_TRUE(
-      other.destroy_ci(node.gpu(1).uuid, there.instances[0].id, there.instances[0].cis[0].id)
-          .has_value());
-  ASSERT_TRUE(other.destroy_gi(node.gpu(1).uuid, there.instances[0].id).has_value());
+  another_program_takes_an_instance_of(1);
   const std::string left = agent.layout(1);
   agent.look();
   agent.pass(minutes(1));
   agent.lose(0, false);
-  const auto gone = node.look(0);
-  ASSERT_TRUE(other.destroy_ci(node.gpu(0).uuid, gone.instances[0].id, gone.instances[0].cis[0].id)
-                  .has_value());
-  ASSERT_TRUE(other.destroy_gi(node.gpu(0).uuid, gone.instances[0].id).has_value());
+  another_program_takes_an_instance_of(0);
   agent.look();
   agent.pass(minutes(6));
   EXPECT_EQ(agent.layout(0), kHalves);
@@ -542,12 +537,7 @@ TEST_F(PartitionTest, AGpuThatComesBackIsMadeAgainAndNoOther) {
 TEST_F(PartitionTest, AnotherProgramsChangeIsToldAndNotFought) {
   agent.start();
   agent.label("halves");
-  sim::WorldNvml other(*node.world);
-  const auto there = node.look(1);
-  ASSERT_TRUE(
-      other.destroy_ci(node.gpu(1).uuid, there.instances[0].id, there.instances[0].cis[0].id)
-          .has_value());
-  ASSERT_TRUE(other.destroy_gi(node.gpu(1).uuid, there.instances[0].id).has_value());
+  another_program_takes_an_instance_of(1);
   const std::string left = agent.layout(1);
   agent.look();
   agent.pass(hours(1));
