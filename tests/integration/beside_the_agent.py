@@ -5,7 +5,6 @@ What apply takes away is given to nobody from before the GPU is touched until th
 that is killed leaves nothing behind; an agent that does not answer is not gone over.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, eventually, same  # noqa: E402
+from node_under_test import Failure, eventually, judge, same  # noqa: E402
 
 SMALL, HALF = "nvidia.com/mig-1g.5gb", "nvidia.com/mig-3g.20gb"
 MIXED = "version: v1\nflags: {migStrategy: mixed}\n"
@@ -225,18 +224,5 @@ class Run:
             print(f"ok   {step.__name__.replace('_', ' ')} ({time.monotonic() - begun:.1f} s)", flush=True)
 
 
-def main():
-    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("--bin", required=True)
-    said = words.parse_args()
-    with NodeUnderTest(said.bin, gpus="2xA100-SXM4-40GB") as node:
-        try:
-            Run(node).run()
-        except (Failure, subprocess.TimeoutExpired) as problem:
-            print(f"FAIL {problem}\nthe agent said: {node.log('agent')[-3000:]}", file=sys.stderr)
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judge(__doc__, "2xA100-SXM4-40GB", lambda node: Run(node).run()))

@@ -4,7 +4,6 @@ Needs a mount namespace and an overlay file system (root, or a kernel that gives
 so and ends well.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -14,15 +13,10 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, eventually  # noqa: E402
+from node_under_test import Failure, eventually, judge, same  # noqa: E402
 
 LIBRARY = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.65.06"
 GPU_SPEC = "k8s.device-plugin.nvidia.com-gpu.json"
-
-
-def expect(what, seen, wanted):
-    if seen != wanted:
-        raise Failure(f"{what}: expected {wanted!r}, seen {seen!r}")
 
 
 def config(strategy, more=""):
@@ -59,11 +53,11 @@ class Run:
         eventually("two GPUs on offer", lambda: self.node.allocatable() == 2)
         name = "p-" + strategy.replace(",", "-")
         pod = self.pod(name)
-        expect("the pod's phase", pod["phase"], "Running")
-        expect("NVIDIA_VISIBLE_DEVICES", pod["env"].get("NVIDIA_VISIBLE_DEVICES"), "void")
+        same("the pod's phase", pod["phase"], "Running")
+        same("NVIDIA_VISIBLE_DEVICES", pod["env"].get("NVIDIA_VISIBLE_DEVICES"), "void")
         lines = self.seen_by(name)
-        expect("device nodes in the pod", len(lines[0].split()), 1)
-        expect("the library in the pod", int(lines[1]), (pathlib.Path(self.node.root) / LIBRARY[1:]).stat().st_size)
+        same("device nodes in the pod", len(lines[0].split()), 1)
+        same("the library in the pod", int(lines[1]), (pathlib.Path(self.node.root) / LIBRARY[1:]).stat().st_size)
         uuid = pod["deviceIds"][0]
         if len(lines) != 3 or uuid not in lines[2]:
             raise Failure(f"nvidia-smi -L in the pod: expected {uuid} alone, seen {lines[2:]}")
@@ -76,10 +70,10 @@ class Run:
         eventually("the GPU is reset", lambda: self.was_reset(1), 15)
         self.node.on_node("nvidia-smi", "mig", "-i", "1", "-cgi", "1g.5gb,1g.5gb", "-C")
         eventually("MIG devices in the spec", lambda: sum(n.startswith("MIG-") for n in self.names()) == 2, 15)
-        expect("whole GPUs in the spec", sum(n.startswith("GPU-") for n in self.names()), 1)
+        same("whole GPUs in the spec", sum(n.startswith("GPU-") for n in self.names()), 1)
         eventually("MIG devices on offer", lambda: self.node.allocatable("nvidia.com/mig-1g.5gb") == 2)
         pod = self.pod("m", "nvidia.com/mig-1g.5gb=1")
-        expect("the pod's phase", pod["phase"], "Running")
+        same("the pod's phase", pod["phase"], "Running")
         listed = self.node.in_pod("m", "nvidia-smi", "-L")
         if pod["deviceIds"][0] not in listed or listed.count("MIG-") != 1:
             raise Failure(f"nvidia-smi -L in the pod: expected {pod['deviceIds'][0]} alone, seen {listed!r}")
@@ -102,7 +96,7 @@ class Run:
         eventually("no spec of ours", lambda: not (self.cdi / GPU_SPEC).exists())
         eventually("the GPU on offer", lambda: self.node.allocatable() >= 1)
         pod = self.pod("v")
-        expect("NVIDIA_VISIBLE_DEVICES", pod["env"].get("NVIDIA_VISIBLE_DEVICES"), "/var/run/nvidia-container-devices")
+        same("NVIDIA_VISIBLE_DEVICES", pod["env"].get("NVIDIA_VISIBLE_DEVICES"), "/var/run/nvidia-container-devices")
         listed = self.node.in_pod("v", "nvidia-smi", "-L")
         if pod["deviceIds"][0] not in listed or listed.count("GPU ") != 1:
             raise Failure(f"nvidia-smi -L in the pod: expected {pod['deviceIds'][0]} alone, seen {listed!r}")
@@ -112,7 +106,7 @@ class Run:
         self.node.configure(config("envvar", "imex: {channelIDs: [0]}\n"))
         told = "imex-channels/channel0 is not there: containers do not get the channel"
         eventually("the missing channel is told", lambda: told in self.node.log("agent"))
-        expect("IMEX channels", self.pod("i")["env"].get("NVIDIA_IMEX_CHANNELS"), None)
+        same("IMEX channels", self.pod("i")["env"].get("NVIDIA_IMEX_CHANNELS"), None)
         self.node.sim("pod", "--dir", self.node.kubelet_dir, "rm", "i")
         channels = pathlib.Path(self.node.root) / "dev/nvidia-caps-imex-channels"
         channels.mkdir()
@@ -127,10 +121,25 @@ class Run:
         eventually("the channel in the answer", seen)
 
 
+def story(node):
+    there_before = pathlib.Path(LIBRARY).exists()
+    run = Run(node)
+    node.start_kubelet()
+    node.configure(config("envvar"))
+    hook = node.root / "usr/bin/gpuslice"  # the stand-in runs hooks of the node alone
+    shutil.copy(node.agent_program, hook)
+    node.start_agent(more=["--cdi-hook-path", hook])
+    for strategy in ("cdi-cri", "cdi-annotations", "cdi-annotations,cdi-cri"):
+        run.one_gpu(strategy)
+    run.mig()
+    run.leave()
+    run.node.sim("pod", "--dir", node.kubelet_dir, "rm", "v")
+    run.imex()
+    same("the driver's library on this machine itself", pathlib.Path(LIBRARY).exists(), there_before)
+    print("CDI: pods run with each strategy, specs follow MIG")
+
+
 def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--bin", required=True)
-    bin_dir = arguments.parse_args().bin
     tried = subprocess.run(
         ["unshare", "-Urm" if os.geteuid() else "-m", "sh", "-c",
          "mount -t tmpfs t /mnt && mkdir /mnt/u /mnt/w && "
@@ -139,27 +148,7 @@ def main():
     if tried.returncode != 0:
         print("skipped: no mount namespace with an overlay is to be had here")
         return 0
-    there_before = pathlib.Path(LIBRARY).exists()
-    with NodeUnderTest(bin_dir, gpus="2xA100-SXM4-40GB") as node:
-        try:
-            run = Run(node)
-            node.start_kubelet()
-            node.configure(config("envvar"))
-            hook = node.root / "usr/bin/gpuslice"  # the stand-in runs hooks of the node alone
-            shutil.copy(node.agent_program, hook)
-            node.start_agent(more=["--cdi-hook-path", hook])
-            for strategy in ("cdi-cri", "cdi-annotations", "cdi-annotations,cdi-cri"):
-                run.one_gpu(strategy)
-            run.mig()
-            run.leave()
-            run.node.sim("pod", "--dir", node.kubelet_dir, "rm", "v")
-            run.imex()
-            expect("the driver's library on this machine itself", pathlib.Path(LIBRARY).exists(), there_before)
-        except Failure as failure:
-            print(f"FAIL  {failure}\n--- agent\n{node.log('agent')}\n--- kubelet\n{node.log('kubelet')}", file=sys.stderr)
-            return 1
-    print("CDI: pods run with each strategy, specs follow MIG")
-    return 0
+    return judge(__doc__, "2xA100-SXM4-40GB", story)
 
 
 if __name__ == "__main__":

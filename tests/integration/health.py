@@ -5,18 +5,14 @@ that hangs, a reset by another program, a clean probe, a driver that is replaced
 and that it comes back without a restart of the agent.
 """
 
-import argparse
-import json
 import os
 import pathlib
-import subprocess
 import sys
 import time
-import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, eventually, same  # noqa: E402
+from node_under_test import Failure, eventually, judge, same  # noqa: E402
 
 GPU = "nvidia.com/gpu"
 LAYOUTS = """version: v1
@@ -38,34 +34,11 @@ class Run:
     def inject(self, what, *more, gpu=None):
         self.node.sim("inject", what, "--root", self.node.root, *(() if gpu is None else ("--gpu", gpu)), *more)
 
-    def devices(self):
-        done = subprocess.run([self.node.agent_program, "list", "devices", "--root", self.node.root, "--config",
-                               self.node.map / self.node.key, "--run-dir", self.node.dir / "run", "-o", "json"],
-                              capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Failure(f"list devices: exit {done.returncode}: {done.stderr}")
-        return json.loads(done.stdout)
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://{self.node.listen}{path}", timeout=5) as answer:
-            return answer.read().decode()
-
-    def metric(self, name, **labels):
-        found = [line for line in self.get("/metrics").splitlines() if line.startswith(name + "{")
-                 and all(f'{key}="{value}"' in line for key, value in labels.items())]
-        return [line.split()[-1] for line in found]
-
     def becomes(self, count, seconds=LOOK):
-        try:
-            eventually("", lambda: self.node.allocatable(GPU) == count, seconds)
-        except Failure:
-            raise Failure(f"{GPU}: expected {count} allocatable, seen {self.node.allocatable(GPU)}; the agent's last words: "
-                          f"{self.node.log('agent').splitlines()[-4:]}") from None
+        self.node.becomes(GPU, count, seconds)
 
     def watching(self, gpus=range(8)):
-        pid = self.node.agent.pid
-        eventually("the agent waits for the events of the GPUs", lambda: all(
-            any(c["events"] and c["pid"] == pid for c in self.node.show()["gpus"][gpu]["attached"]) for gpu in gpus), 15)
+        self.node.watched(gpus)
 
     def sick(self, gpu, reason, count=7, seconds=LOOK):
         """GPU `gpu` alone is unhealthy, and every place that shows it says why."""
@@ -74,21 +47,21 @@ class Run:
         listed = []
 
         def in_list():
-            listed[:] = [(d["gpuUuid"], d["reason"]) for d in self.devices() if d["health"] != "Healthy"]
+            listed[:] = [(d["gpuUuid"], d["reason"]) for d in self.node.list_devices() if d["health"] != "Healthy"]
             return len(listed) == 1 and listed[0][0] == uuid and reason in listed[0][1]
 
-        for where, seen in (("gpuslice list devices", in_list), ("the page", lambda: reason in self.get("/")),
+        for where, seen in (("gpuslice list devices", in_list), ("the page", lambda: reason in self.node.get("/")),
                             ("the log", lambda: reason in self.node.log("agent"))):
             try:
                 eventually("", seen, LOOK)
             except Failure:
                 raise Failure(f"{where}: the reason {reason!r} of GPU {gpu} does not show; {listed}") from None
-        same("gpuslice_gpus unhealthy", self.metric("gpuslice_gpus", state="unhealthy"), [str(8 - count)])
+        same("gpuslice_gpus unhealthy", self.node.metric("gpuslice_gpus", state="unhealthy"), [str(8 - count)])
 
     def states(self):
         self.inject("remap", "--uncorrected", 1, gpu=1)
         self.sick(1, "bad memory waits for a reset of the GPU to be replaced")
-        same("gpuslice_gpu_trouble", self.metric("gpuslice_gpu_trouble", trouble="remap-pending"), ["1"])
+        same("gpuslice_gpu_trouble", self.node.metric("gpuslice_gpu_trouble", trouble="remap-pending"), ["1"])
         self.node.sim("reset", "--root", self.node.root, "--gpu", 1)
         self.becomes(8)
         self.inject("heat", "--celsius", 99, gpu=2)
@@ -102,7 +75,7 @@ class Run:
         self.inject("ecc", "--uncorrected", 2, gpu=4)
         self.sick(4, "XID 48", seconds=3)
         eventually("the errors are in the reason too", lambda: any(
-            "; 2 uncorrectable ECC errors since its last reset" in d.get("reason", "") for d in self.devices()), LOOK)
+            "; 2 uncorrectable ECC errors since its last reset" in d.get("reason", "") for d in self.node.list_devices()), LOOK)
         self.node.sim("reset", "--root", self.node.root, "--gpu", 4)
         time.sleep(6)
         same("an XID that the driver asked no reset for stays", self.node.allocatable(GPU), 7)
@@ -177,7 +150,7 @@ class Run:
         for call in ("nvmlInit*", "nvmlDevice*", "nvmlSystem*", "nvmlEventSetWait*"):
             self.inject("fail", "--call", call, "--return", "LIB_RM_VERSION_MISMATCH")
         self.becomes(0)
-        for where, text in (("the page", self.get("/")), ("the log", self.node.log("agent"))):
+        for where, text in (("the page", self.node.get("/")), ("the log", self.node.log("agent"))):
             if "Driver/library version mismatch (18)" not in text:
                 raise Failure(f"{where} does not say why nothing is healthy")
         eventually("nothing of the agent holds the driver", lambda: not any(
@@ -187,29 +160,20 @@ class Run:
         self.watching()
 
 
-def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--bin", required=True)
-    with NodeUnderTest(arguments.parse_args().bin, gpus="8xH100-80GB-SXM") as node:
-        try:
-            node.start_kubelet()
-            node.configure(CONFIG)
-            node.configure_mig(LAYOUTS)
-            node.start_agent()
-            run = Run(node)
-            run.becomes(8, 15)
-            run.watching()
-            agent = node.agent.pid
-            for part in (run.states, run.reset_by_hand, run.clean_probe, run.lost, run.hangs, run.driver_replaced,
-                         run.change_that_hangs):
-                part()
-                print(f"{part.__name__}: seen")
-            same("the agent that began is the one that ends", (node.agent.pid, node.agent.poll()), (agent, None))
-        except Failure as failure:
-            print(f"FAIL  {failure}\n--- agent\n{node.log('agent')}\n--- kubelet\n{node.log('kubelet')}", file=sys.stderr)
-            return 1
-    return 0
+def story(node):
+    node.start_kubelet()
+    node.configure(CONFIG)
+    node.configure_mig(LAYOUTS)
+    node.start_agent()
+    run = Run(node)
+    run.becomes(8, 15)
+    run.watching()
+    agent = node.agent.pid
+    for part in (run.states, run.reset_by_hand, run.clean_probe, run.lost, run.hangs, run.driver_replaced, run.change_that_hangs):
+        part()
+        print(f"{part.__name__}: seen")
+    same("the agent that began is the one that ends", (node.agent.pid, node.agent.poll()), (agent, None))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judge(__doc__, "8xH100-80GB-SXM", story))

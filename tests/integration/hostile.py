@@ -6,7 +6,6 @@ or without end, and such as never read an answer. All the while an edit reaches 
 admitted; the agent's memory and descriptors stay bounded, and are given back.
 """
 
-import argparse
 import contextlib
 import os
 import pathlib
@@ -17,11 +16,10 @@ import struct
 import sys
 import threading
 import time
-import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, eventually, same  # noqa: E402
+from node_under_test import Failure, eventually, judge, same  # noqa: E402
 
 SLICE = "nvidia.com/slice"  # of GPU 0; GPU 1 is nvidia.com/gpu, with a socket of its own
 SHARED = "version: v1\nsharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, rename: slice, devices: [0], replicas: %d}]}}\n"
@@ -200,13 +198,6 @@ class Run:
         eventually("a new kubelet is served", lambda: node.allocatable(SLICE) == self.replicas, 10)
         print("ok   without descriptors", flush=True)
 
-    def metric(self, name, label):
-        with urllib.request.urlopen(f"http://{self.node.listen}/metrics", timeout=10) as answer:
-            for line in answer.read().decode().splitlines():
-                if line.startswith(name + "{") and f'"{label}"' in line:
-                    return float(line.rsplit(" ", 1)[1])
-        return None
-
     def run(self):
         node = self.node
         node.configure(SHARED % self.replicas)
@@ -222,29 +213,16 @@ class Run:
             print(f"ok   {what} ({time.monotonic() - begun:.1f} s, {self.memory() // 1024} MiB)", flush=True)
         eventually("descriptors are given back", lambda: self.descriptors() <= descriptors + 4, 20)
         for name in ("http_connections", "local_connections"):
-            refused = self.metric("gpuslice_queue_refused_total", name)
-            if not refused:
+            refused = [float(count) for count in node.metric("gpuslice_queue_refused_total", queue=name)]
+            if not refused or not refused[0]:
                 raise Failure(f"what was refused by {name} is not counted: {refused}")
-        same("the limit is told", self.metric("gpuslice_queue_limit", "local_connections"), 16.0)
-        eventually("health", lambda: urllib.request.urlopen(f"http://{node.listen}/healthz", timeout=5).read() == b"ok\n")
+        same("the limit is told", [float(limit) for limit in node.metric("gpuslice_queue_limit", queue="local_connections")], [16.0])
+        eventually("health", lambda: node.get("/healthz") == "ok\n")
         self.served("afterwards")
         self.without_descriptors()
         self.served("with descriptors again")
         print(f"ok   given back: {self.descriptors()} descriptors of {descriptors}, {self.memory() // 1024} MiB of {memory // 1024}")
 
 
-def main():
-    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("--bin", required=True)
-    said = words.parse_args()
-    with NodeUnderTest(said.bin, gpus="2xA100-SXM4-40GB") as node:
-        try:
-            Run(node).run()
-        except (Failure, OSError) as problem:
-            print(f"FAIL {problem!r}\nthe agent said: {node.log('agent')[-3000:]}", file=sys.stderr)
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judge(__doc__, "2xA100-SXM4-40GB", lambda node: Run(node).run()))

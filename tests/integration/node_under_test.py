@@ -4,6 +4,7 @@ Python's standard library only. Everything lives in one temporary folder and end
 that made it, whatever happens: children die with us (PR_SET_PDEATHSIG) even if we are killed.
 """
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -14,8 +15,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -236,6 +239,38 @@ class NodeUnderTest:
         """{resource: how many} of what is above zero of NVIDIA's names."""
         return {name: int(count) for name, count in self.node_status()["allocatable"].items() if name.startswith("nvidia.com/") and int(count)}
 
+    def becomes(self, resource, count, seconds=15.0):
+        """Waits until so many of the resource are allocatable."""
+        try:
+            eventually("", lambda: self.allocatable(resource) == count, seconds)
+        except Failure:
+            raise Failure(f"{resource}: expected {count} allocatable, seen {self.allocatable(resource)}; the agent's last words: "
+                          f"{self.log('agent').splitlines()[-4:]}") from None
+
+    def watched(self, gpus):
+        """Waits until the agent hears the events of these GPUs: they are told from the registration on."""
+        pid = self.agent.pid
+        eventually(f"the agent waits for the events of GPUs {list(gpus)}", lambda: all(
+            any(c["events"] and c["pid"] == pid for c in self.show()["gpus"][gpu]["attached"]) for gpu in gpus), 15)
+
+    def list_devices(self):
+        """`gpuslice list devices -o json`, beside the agent."""
+        done = subprocess.run([self.agent_program, "list", "devices", "--root", self.root, "--config", self.map / self.key,
+                               "--run-dir", self.dir / "run", "-o", "json"], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Failure(f"list devices: exit {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def get(self, path):
+        """What the agent's page, /metrics and the like say."""
+        with urllib.request.urlopen(f"http://{self.listen}{path}", timeout=10) as answer:
+            return answer.read().decode()
+
+    def metric(self, name, **labels):
+        """The values, as text, of the series of `name` that have these labels."""
+        return [line.split()[-1] for line in self.get("/metrics").splitlines() if line.startswith(name + "{")
+                and all(f'{key}="{value}"' in line for key, value in labels.items())]
+
     def mig_status(self):
         """What the agent says of the label, {} before it says anything."""
         try:
@@ -271,3 +306,18 @@ class NodeUnderTest:
         until = time.monotonic() + patience
         while self.dir is not None and self.dir.exists():
             shutil.rmtree(self.dir, ignore_errors=time.monotonic() < until)
+
+
+def judge(description, gpus, story):
+    """A test's main(): story(node) on a node of its own, with --bin DIR. What failed is said with the last words of agent and
+    kubelet stand-in. The exit code."""
+    words = argparse.ArgumentParser(description=description.splitlines()[0])
+    words.add_argument("--bin", required=True)
+    with NodeUnderTest(words.parse_args().bin, gpus=gpus) as node:
+        try:
+            story(node)
+        except (Failure, OSError, subprocess.SubprocessError) as problem:
+            said = problem if isinstance(problem, Failure) else repr(problem)
+            print(f"FAIL  {said}\n--- agent\n{node.log('agent')[-5000:]}\n--- kubelet\n{node.log('kubelet')[-5000:]}", file=sys.stderr)
+            return 1
+    return 0

@@ -5,7 +5,6 @@
 and an end within two seconds while everything hangs that it talks to.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -21,7 +20,7 @@ import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, _die_with_parent, eventually, free_port, same  # noqa: E402
+from node_under_test import Failure, _die_with_parent, eventually, free_port, judge, same  # noqa: E402
 
 NOBODY = 65534
 AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
@@ -254,21 +253,13 @@ class Run:
             self.agent.wait()
 
 
-def main():
-    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words.add_argument("--bin", required=True)
-    said = words.parse_args()
-    with NodeUnderTest(said.bin, gpus="2xA100-SXM4-40GB") as node:
-        run = Run(node)
-        try:
-            run.run()
-        except (Failure, subprocess.TimeoutExpired) as problem:
-            print(f"FAIL {problem}\nthe agent said: {node.log('agent')[-3000:]}", file=sys.stderr)
-            return 1
-        finally:
-            run.close()
-    return 0
+def story(node):
+    run = Run(node)
+    try:
+        run.run()
+    finally:
+        run.close()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judge(__doc__, "2xA100-SXM4-40GB", story))

@@ -4,18 +4,15 @@ Whole GPUs with replicas, MIG devices one by one, restarts, ignored XIDs, and th
 although the agent waits for events with the driver open.
 """
 
-import argparse
-import json
 import os
 import pathlib
 import subprocess
 import sys
 import time
-import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
-from node_under_test import Failure, NodeUnderTest, eventually  # noqa: E402
+from node_under_test import Failure, eventually, judge, same  # noqa: E402
 
 GPU = "nvidia.com/gpu"
 SMALL = "nvidia.com/mig-1g.5gb"
@@ -40,11 +37,6 @@ mig-configs:
 """
 
 
-def expect(what, seen, wanted):
-    if seen != wanted:
-        raise Failure(f"{what}: expected {wanted!r}, seen {seen!r}")
-
-
 class Run:
     def __init__(self, node):
         self.node = node
@@ -60,12 +52,7 @@ class Run:
         finally:
             for name in environment:
                 del os.environ[name]
-        self.watching()
-
-    def watching(self):
-        """Events are told from the registration on: waits for it."""
-        eventually("the agent waits for events of both GPUs", lambda: all(
-            any(c["events"] and c["pid"] == self.node.agent.pid for c in gpu["attached"]) for gpu in self.node.show()["gpus"]), 15)
+        self.node.watched(range(2))
 
     def kill_agent(self):
         self.node.agent.kill()
@@ -74,48 +61,28 @@ class Run:
     def xid(self, gpu, code, *more):
         self.node.sim("inject", "xid", "--root", self.node.root, "--gpu", gpu, "--code", code, *more)
 
-    def becomes(self, resource, count, seconds=15):
-        try:
-            eventually("", lambda: self.node.allocatable(resource) == count, seconds)
-        except Failure:
-            raise Failure(f"{resource}: expected {count} allocatable, seen {self.node.allocatable(resource)}; the agent's "
-                          f"last words: {self.node.log('agent').splitlines()[-4:]}") from None
-
     def stays(self, resource, count, seconds=2.0):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            expect(f"{resource} allocatable", self.node.allocatable(resource), count)
+            same(f"{resource} allocatable", self.node.allocatable(resource), count)
             time.sleep(0.1)
 
-    def devices(self):
-        done = subprocess.run([self.node.agent_program, "list", "devices", "--root", self.node.root, "--config",
-                               self.node.map / self.node.key, "--run-dir", self.node.dir / "run", "-o", "json"],
-                              capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Failure(f"list devices: exit {done.returncode}: {done.stderr}")
-        return json.loads(done.stdout)
-
-    def metric(self, name):
-        with urllib.request.urlopen(f"http://{self.node.listen}/metrics", timeout=5) as answer:
-            return [line for line in answer.read().decode().splitlines() if line.startswith(name)]
-
     def whole_gpus(self):
-        self.becomes(GPU, 8)
+        self.node.becomes(GPU, 8)
         self.xid(0, 31)
         self.stays(GPU, 8)
         before = time.monotonic()
         self.xid(0, 79)
-        self.becomes(GPU, 4, 2)
+        self.node.becomes(GPU, 4, 2)
         print(f"XID 79 to the kubelet: {time.monotonic() - before:.2f} s")
-        told = [line for line in self.metric("gpuslice_xid_errors_total") if 'xid="79"' in line]
-        expect("gpuslice_xid_errors_total of XID 79", [line.split()[-1] for line in told], ["1"])
+        same("gpuslice_xid_errors_total of XID 79", self.node.metric("gpuslice_xid_errors_total", xid="79"), ["1"])
         self.kill_agent()
-        self.becomes(GPU, 0)
+        self.node.becomes(GPU, 0)
         self.agent()
-        self.becomes(GPU, 4)
+        self.node.becomes(GPU, 4)
         self.stays(GPU, 4)
-        sick = [d for d in self.devices() if d["health"] != "Healthy"]
-        expect("unhealthy devices in the list", len(sick), 4)
+        sick = [d for d in self.node.list_devices() if d["health"] != "Healthy"]
+        same("unhealthy devices in the list", len(sick), 4)
         if not all(d["reason"].startswith("XID 79 at 2") for d in sick):
             raise Failure(f"the reason: expected XID 79 and when, seen {sick[0]['reason']!r}")
 
@@ -123,7 +90,7 @@ class Run:
         self.node.sim("inject", "lose", "--root", self.node.root, "--gpu", 0)
         eventually("the agent sees that it is lost", lambda: "GPU is lost" in self.node.log("agent"))
         self.node.sim("inject", "restore", "--root", self.node.root, "--gpu", 0)
-        self.becomes(GPU, 8)
+        self.node.becomes(GPU, 8)
 
     def lets_go(self):
         """The driver would refuse the switch while our own events hold the GPU. The simulated one does not count handles of
@@ -133,33 +100,33 @@ class Run:
         self.label.write_text("small\n")
         eventually("the mode is switched", lambda: self.node.show()["gpus"][1]["calls"]["setMigMode"]["ok"], 30)
         gpu = self.node.show()["gpus"][1]
-        expect("GPU instances so far", len(gpu["gpuInstances"]) < 7, True)
-        expect("the agent's events on it", [c["pid"] for c in gpu["attached"] if c["events"]], [])
+        same("GPU instances so far", len(gpu["gpuInstances"]) < 7, True)
+        same("the agent's events on it", [c["pid"] for c in gpu["attached"] if c["events"]], [])
 
     def mig(self):
         """The mode of an A100 is switched under the agent's own open events, and they are heard again afterwards."""
         self.lets_go()
-        self.becomes(SMALL, 7, 30)
-        expect("whole replicas", self.node.allocatable(GPU), 4)
-        self.watching()
+        self.node.becomes(SMALL, 7, 30)
+        same("whole replicas", self.node.allocatable(GPU), 4)
+        self.node.watched(range(2))
         gi = self.node.show()["gpus"][1]["gpuInstances"][2]
         ci = gi["computeInstances"][0]
         self.xid(1, 94, "--gi", gi["id"], "--ci", ci["id"])
-        self.becomes(SMALL, 6, 3)
-        sick = [d["id"] for d in self.devices() if d["health"] != "Healthy"]
-        expect("unhealthy devices", sick, [ci["uuid"]])
-        expect("whole replicas", self.node.allocatable(GPU), 4)
+        self.node.becomes(SMALL, 6, 3)
+        sick = [d["id"] for d in self.node.list_devices() if d["health"] != "Healthy"]
+        same("unhealthy devices", sick, [ci["uuid"]])
+        same("whole replicas", self.node.allocatable(GPU), 4)
         self.kill_agent()
         self.agent()
-        self.becomes(SMALL, 6)
+        self.node.becomes(SMALL, 6)
         self.stays(SMALL, 6)
         self.label.write_text("off\n")
-        self.becomes(GPU, 8, 30)
+        self.node.becomes(GPU, 8, 30)
         self.label.write_text("small\n")
-        self.becomes(SMALL, 7, 30)
-        self.watching()
+        self.node.becomes(SMALL, 7, 30)
+        self.node.watched(range(2))
         self.xid(1, 79)
-        self.becomes(SMALL, 0, 3)
+        self.node.becomes(SMALL, 0, 3)
         self.node.sim("reboot", "--root", self.node.root)
 
     def another_program(self):
@@ -173,38 +140,30 @@ class Run:
     def variables(self):
         self.kill_agent()
         self.agent(DP_DISABLE_HEALTHCHECKS="all", DP_ENABLE_HEALTHCHECKS="79,x")
-        self.becomes(GPU, 8)
+        self.node.becomes(GPU, 8)
         eventually("the malformed entry is told", lambda: 'DP_ENABLE_HEALTHCHECKS: "x"' in self.node.log("agent"))
         self.xid(0, 95)
         self.stays(GPU, 8, 1.5)
         self.xid(0, 79)
-        self.becomes(GPU, 4, 3)
+        self.node.becomes(GPU, 4, 3)
 
 
-def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--bin", required=True)
-    with NodeUnderTest(arguments.parse_args().bin, gpus="2xA100-SXM4-40GB") as node:
-        try:
-            node.start_kubelet()
-            node.configure(REPLICAS)
-            run = Run(node)
-            run.agent()
-            run.whole_gpus()
-            run.lost_and_back()
-            run.mig()
-            node.agent.terminate()
-            node.agent.wait(5)
-            run.label.write_text("")
-            run.agent()
-            run.another_program()
-            run.variables()
-        except Failure as failure:
-            print(f"FAIL  {failure}\n--- agent\n{node.log('agent')}\n--- kubelet\n{node.log('kubelet')}", file=sys.stderr)
-            return 1
+def story(node):
+    node.start_kubelet()
+    node.configure(REPLICAS)
+    run = Run(node)
+    run.agent()
+    run.whole_gpus()
+    run.lost_and_back()
+    run.mig()
+    node.agent.terminate()
+    node.agent.wait(5)
+    run.label.write_text("")
+    run.agent()
+    run.another_program()
+    run.variables()
     print("XIDs: replicas, one MIG device of seven, restarts, and a mode switched under open events")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judge(__doc__, "2xA100-SXM4-40GB", story))
