@@ -332,7 +332,7 @@ MonotonicTime Agent::step_registrations(MonotonicTime now) {
 
 bool Agent::releases_awaited() const {
   // A resource that shows ids beyond what the configuration asks for waits for pods to end.
-  if (!config_.in_force() || desk_.held().empty()) return false;
+  if (!config_.in_force() || desk_.ledger_size() == 0) return false;
   const auto wanted = make_device_table(hardware_, *config_.in_force(), {}, Oversize::kCut);
   if (!wanted) return false;
   for (const auto& [name, table] : tables_.resources) {

@@ -98,14 +98,13 @@ void Agent::tell_health(const Reasons& causes) {
 MonotonicTime Agent::watch_driver(MonotonicTime now) {
   const MonotonicTime end = inventory_asked_at_ + options_.inventory_patience;
   if (now < end) return end;
-  const std::string why = fmt::format(
-      "the driver has not answered for {} s",
+  const std::string what = fmt::format(
+      "has not answered for {} s",
       std::chrono::duration_cast<std::chrono::seconds>(options_.inventory_patience).count());
   log_.once(Level::kError, "driver",
-            fmt::format("driver: {}; its devices are unhealthy until it does",
-                        why.substr(std::string_view("the driver ").size())));
-  driver_text_ = why;
-  all_silent(why);
+            fmt::format("driver: {}; its devices are unhealthy until it does", what));
+  driver_text_ = "the driver " + what;
+  all_silent(driver_text_);
   return tables_dirty_ ? now : MonotonicTime::max();
 }
 

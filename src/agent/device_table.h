@@ -92,12 +92,13 @@ struct Hardware {
 // that do, or just so many, and a warning (the hardware has changed since the configuration was
 // accepted).
 enum class Oversize : uint8_t { kRefuse, kCut };
-// Only whether there is such a table: a tenth of the work.
-[[nodiscard]] Status check_device_table(const Hardware& hardware, const config::Effective& config,
-                                        const HeldIds& held);
 [[nodiscard]] Result<DeviceTable> make_device_table(const Hardware& hardware,
                                                     const config::Effective& config,
                                                     const HeldIds& held,
                                                     Oversize oversize = Oversize::kRefuse);
+
+// Only whether there is such a table (Oversize::kRefuse): a tenth of the work.
+[[nodiscard]] Status check_device_table(const Hardware& hardware, const config::Effective& config,
+                                        const HeldIds& held);
 
 }  // namespace gpuslice::agent

@@ -55,8 +55,6 @@ class Errand {
   [[nodiscard]] bool stop(Duration limit) { return worker_.stop(limit); }
 
  private:
-  [[nodiscard]] bool done() const;
-
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool under_way_ = false;
