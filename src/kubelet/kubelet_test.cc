@@ -410,7 +410,10 @@ TEST_F(PluginServerTest, ServedAgainAHundredTimesWhileClientsCall) {
   });
   for (int i = 0; i < 100; ++i) {
     serve();
-    server_->publish(std::make_shared<const ports::DeviceList>(list_of(i)));
+    // So that there is a newer list when the write under way is done, whenever that is.
+    for (int k = 0; k < 20; ++k) {
+      server_->publish(std::make_shared<const ports::DeviceList>(list_of(200 + k)));
+    }
     const auto start = std::chrono::steady_clock::now();
     server_.reset();
     EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(1));

@@ -59,6 +59,20 @@ struct Tag {
 
 class GrpcPluginServer;
 
+// Counts what may still start an operation on the queue.
+class Open {
+ public:
+  explicit Open(std::atomic<int>& count) : count_(count) { ++count_; }
+  ~Open() {
+    if (--count_ == 0) count_.notify_all();
+  }
+  Open(const Open&) = delete;
+  Open& operator=(const Open&) = delete;
+
+ private:
+  std::atomic<int>& count_;
+};
+
 // One unary call: asked for, answered, finished, gone. While it is answered the next one is asked
 // for.
 template <class Request, class Response>
@@ -82,6 +96,7 @@ class UnaryCall final : public Waiting {
   UnaryCall(GrpcPluginServer& server, const Method& method);
 
   GrpcPluginServer& server_;
+  Open open_;
   Method method_;
   grpc::ServerContext context_;
   Request request_;
@@ -108,6 +123,7 @@ class Stream final : public Waiting {
   void finish_if_over();
 
   GrpcPluginServer& server_;
+  Open open_;
   grpc::ServerContext context_;
   v1beta1::Empty request_;
   grpc::ServerAsyncWriter<v1beta1::ListAndWatchResponse> writer_{&context_};
@@ -136,10 +152,11 @@ class GrpcPluginServer final : public PluginServer {
 
   ~GrpcPluginServer() override {
     if (!server_) return;
-    // Cancels what is under way and waits until it is gone. Only then may the queue be shut: gRPC
-    // aborts when an operation is started on a queue that is.
-    closing_.store(true, std::memory_order_release);
+    // Cancels what is under way and waits until its connections are gone; their calls may outlive
+    // them. The queue is shut when these are gone too: gRPC aborts when an operation is started on
+    // a queue that was shut, such as the write of a newer list after the one under way.
     server_->Shutdown(std::chrono::system_clock::now());
+    for (int open = open_.load(); open != 0; open = open_.load()) open_.wait(open);
     beat_.beat.end();
     queue_->Shutdown();
     thread_.join();
@@ -178,7 +195,6 @@ class GrpcPluginServer final : public PluginServer {
     return ::stat(options_.socket_path.c_str(), &info) == 0 && info.st_dev == device_ &&
            info.st_ino == inode_;
   }
-  [[nodiscard]] bool closing() const { return closing_.load(std::memory_order_acquire); }
 
  private:
   template <class Request, class Response>
@@ -197,7 +213,7 @@ class GrpcPluginServer final : public PluginServer {
   uint64_t begun_ = 0;          // under mutex_
   std::atomic<uint64_t> refused_{0};
   std::atomic<uint64_t> sent_{0};
-  std::atomic<bool> closing_{false};
+  std::atomic<int> open_{0};  // calls and streams, asked for or under way
 
   BeatHeard beat_;
   Service service_;
@@ -213,12 +229,12 @@ class GrpcPluginServer final : public PluginServer {
 
 template <class Request, class Response>
 void UnaryCall<Request, Response>::ask_for_next(GrpcPluginServer& server, const Method& method) {
-  if (!server.closing()) new UnaryCall(server, method);  // deletes itself in done()
+  new UnaryCall(server, method);  // deletes itself in done()
 }
 
 template <class Request, class Response>
 UnaryCall<Request, Response>::UnaryCall(GrpcPluginServer& server, const Method& method)
-    : server_(server), method_(method) {
+    : server_(server), open_(server.open_), method_(method) {
   (server_.service_.*method_.ask)(&context_, &request_, &writer_, server_.queue_.get(),
                                   server_.queue_.get(), &asked_);
 }
@@ -285,10 +301,10 @@ const PreStartCall::Method kPreStart = {
 // ---------------------------------------------------------------------------------------
 
 void Stream::ask_for_next(GrpcPluginServer& server) {
-  if (!server.closing()) new Stream(server);  // deletes itself in done()
+  new Stream(server);  // deletes itself in done()
 }
 
-Stream::Stream(GrpcPluginServer& server) : server_(server) {
+Stream::Stream(GrpcPluginServer& server) : server_(server), open_(server.open_) {
   context_.AsyncNotifyWhenDone(&gone_);
   server_.service_.RequestListAndWatch(&context_, &request_, &writer_, server_.queue_.get(),
                                        server_.queue_.get(), &asked_);
