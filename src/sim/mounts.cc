@@ -59,7 +59,7 @@ Status tmpfs(const std::string& at) {
   return {};
 }
 
-Status bind(const std::string& from, const std::string& at, bool recursive) {
+Status bind_mount(const std::string& from, const std::string& at, bool recursive) {
   if (::mount(from.c_str(), at.c_str(), nullptr,
               MS_BIND | (recursive ? static_cast<unsigned long>(MS_REC) : 0UL), nullptr) != 0)
     return os_error("bind " + from + " over " + at);
@@ -88,7 +88,7 @@ Status bind_nodes(const std::string& from, const std::vector<std::string>& nodes
     const int fd = ::open(target.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
     if (fd < 0) return os_error("make " + target);
     ::close(fd);
-    TRY(bind(from + "/" + node, target, false));
+    TRY(bind_mount(from + "/" + node, target, false));
   }
   return {};
 }
@@ -98,7 +98,7 @@ Status bind_nodes(const std::string& from, const std::vector<std::string>& nodes
 Status cover(const std::string& folder, const std::string& hidden, std::string_view but) {
   std::error_code ec;
   fs::create_directories(hidden, ec);
-  TRY(bind(folder, hidden, true));
+  TRY(bind_mount(folder, hidden, true));
   TRY(tmpfs(folder));
   for (const auto& entry : fs::directory_iterator(hidden, ec)) {
     const std::string name = entry.path().filename().string();
@@ -129,14 +129,15 @@ Status system_paths(const View& view, const std::string& work,
       std::error_code ec;
       fs::create_directory(std::string("/proc/driver/") + name, ec);
       if (is_folder(view.root + "/proc/driver/" + name))
-        TRY(bind(view.root + "/proc/driver/" + name, std::string("/proc/driver/") + name, true));
+        TRY(bind_mount(view.root + "/proc/driver/" + name, std::string("/proc/driver/") + name,
+                       true));
     }
   } else {
     left_out.emplace_back("/proc/driver");
   }
   for (const char* file : {"/proc/devices", "/proc/modules"}) {
     if (::access(file, F_OK) == 0 && ::access((view.root + file).c_str(), F_OK) == 0)
-      TRY(bind(view.root + file, file, false));
+      TRY(bind_mount(view.root + file, file, false));
     else
       left_out.emplace_back(file);
   }
@@ -174,7 +175,7 @@ Status enter_view(const View& view, std::vector<std::string>* left_out) {
   if (!view.nodes) return {};
   const std::string original = work + "/node-dev";
   fs::create_directories(original, ec);
-  TRY(bind(dev, original, true));
+  TRY(bind_mount(dev, original, true));
   TRY(tmpfs(dev));
   return bind_nodes(original, nodes, dev);
 }

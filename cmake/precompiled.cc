@@ -1,0 +1,1 @@
+// Nothing: it is there so that the headers which cmake/Floors.cmake lists are compiled once.
