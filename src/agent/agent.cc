@@ -102,10 +102,12 @@ void Agent::read_memo() {
 }
 
 void Agent::write_memo() {
-  if (options_.memo_path().empty() || known_.empty()) return;
-  const std::string text = format_gpu_memo(known_, boot_id_);
-  if (text == memo_written_) return;
-  if (ports_.files.write_atomic(options_.memo_path(), text, false)) memo_written_ = text;
+  if (!memo_dirty_ || options_.ledger_path.empty() || known_.empty()) return;
+  std::string text = format_gpu_memo(known_, boot_id_);
+  if (text != memo_written_ && !ports_.files.write_atomic(options_.memo_path(), text, false))
+    return;
+  memo_written_ = std::move(text);
+  memo_dirty_ = false;
 }
 
 void Agent::on_inventory(Result<ports::Inventory> inventory) {
@@ -161,11 +163,13 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   fresh.withheld = hardware_.withheld;
   fresh.kind = hardware_.kind;
   hardware_ = std::move(fresh);
+  gpus_shown_.reset();
   health_.on_inventory({hardware_.gpus, silent_, mute, driver_.version, now, ports_.clock.wall()});
   merge_health();
   withdrawals_.looked(inventory->begun == MonotonicTime{} ? now : inventory->begun);
   partition_.on_inventory(hardware_.gpus, silent_);
   known_ = hardware_.gpus;
+  memo_dirty_ = true;
   next_inventory_ =
       now + (hardware_.gpus.empty() ? options_.inventory_retry : options_.inventory_interval);
 }
@@ -198,8 +202,8 @@ void Agent::on_pods(Result<std::vector<ports::PodDevices>> pods) {
     return;
   }
   log_.over("pods");
-  pods_ = std::move(*pods);
-  desk_.reconcile(pods_, options_.allocation_grace);
+  pods_ = std::make_shared<const std::vector<ports::PodDevices>>(std::move(*pods));
+  desk_.reconcile(*pods_, options_.allocation_grace);
 }
 
 void Agent::on_kubelet_folder_changed() { next_pods_ = std::min(next_pods_, ports_.clock.now()); }
@@ -382,11 +386,19 @@ void Agent::publish_status() {
   status->reloads_bad = config_.reloads_bad();
   status->config_from = config_.from();
   status->config_problem = config_.problem();
-  status->gpus = hardware_.gpus;
+  if (gpus_shown_ == nullptr)
+    gpus_shown_ = std::make_shared<const std::vector<ports::Gpu>>(hardware_.gpus);
+  status->gpus = gpus_shown_;
   status->unhealthy = hardware_.unhealthy;
   status->xids = health_.counts();
   status->troubles = health_.troubles();
-  status->held = desk_.held();
+  // The version first: what is given out meanwhile is seen at the next turn.
+  if (const uint64_t version = desk_.ledger_version();
+      held_shown_ == nullptr || held_shown_version_ != version) {
+    held_shown_ = std::make_shared<const HeldIds>(desk_.held());
+    held_shown_version_ = version;
+  }
+  status->held = held_shown_;
   status->mig = partition_.status();
   status->mig_counts = partition_.counts();
   status->mig_troubles = partition_.troubles();
@@ -413,7 +425,7 @@ void Agent::publish_status() {
       for (const ports::Device& device : it->second->list->devices)
         ++(device.healthy ? resource.healthy : resource.unhealthy);
     }
-    if (const auto it = status->held.find(name); it != status->held.end())
+    if (const auto it = status->held->find(name); it != status->held->end())
       resource.held = it->second.size();
     if (!resource.registered && !registration->leaving() && unregistered.empty())
       unregistered = fmt::format(

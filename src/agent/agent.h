@@ -204,12 +204,18 @@ class Agent final : public ports::KubeletEvents,
   std::map<std::string, std::string> told_unhealthy_;  // by UUID: why, without times; as Events
   std::map<std::pair<std::string, GpuTrouble>, std::string> told_troubles_;
   std::string memo_written_;
+  bool memo_dirty_ = true;  // known_ may not be as it was written
   CapMinors caps_;
   std::string caps_of_;  // the driver version that they were read under; empty: not yet
   bool driver_seen_ = false;
   ports::DriverInfo driver_;  // as it answered last
   std::string driver_text_ = "not asked yet";
-  std::vector<ports::PodDevices> pods_;
+  std::shared_ptr<const std::vector<ports::PodDevices>> pods_ =  // never null
+      std::make_shared<const std::vector<ports::PodDevices>>();
+  // What the newest snapshots share: of hardware_ and of the ledger; null: to be made anew.
+  std::shared_ptr<const std::vector<ports::Gpu>> gpus_shown_;
+  std::shared_ptr<const HeldIds> held_shown_;
+  uint64_t held_shown_version_ = 0;
 
   // Wanted.
   bool look_at_config_ = true;

@@ -52,6 +52,7 @@ void MigWanted::start() {
         }
     }
   }
+  name_request();
   (void)look();
 }
 
@@ -113,6 +114,7 @@ bool MigWanted::take(const std::string& text, const std::string& name) {
   }
   config_ = std::move(file.config);
   config_name_ = name;
+  name_request();
   return true;
 }
 
@@ -128,6 +130,7 @@ bool MigWanted::read_label() {
   }
   if (label == label_) return false;
   label_ = label;
+  name_request();
   remember();
   return true;
 }
@@ -137,16 +140,17 @@ bool MigWanted::set_label(const std::optional<std::string>& label) {
   const bool news = !std::exchange(known_, true);
   if (now == label_ && !news) return false;
   label_ = std::move(now);
+  name_request();
   remember();
   return true;
 }
 
-std::string MigWanted::request() const {
+void MigWanted::name_request() {
   std::string text = label_;
   if (config_)
     if (const auto it = config_->labels.find(label_); it != config_->labels.end())
       for (const config::MigEntry& entry : it->second.entries) text += "\n" + meaning(entry);
-  return fmt::format("{:016x}", fnv1a(text));
+  request_ = fmt::format("{:016x}", fnv1a(text));
 }
 
 Result<mig::NodeWish> MigWanted::wish(const std::vector<ports::Gpu>& gpus) const {

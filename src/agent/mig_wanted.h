@@ -44,7 +44,7 @@ class MigWanted {
   // "" when nothing is wanted.
   [[nodiscard]] const std::string& label() const { return label_; }
   // Names label and meaning; the same for two files that mean the same by it.
-  [[nodiscard]] std::string request() const;
+  [[nodiscard]] const std::string& request() const { return request_; }
   // What it means on these GPUs, or why it means nothing.
   [[nodiscard]] Result<mig::NodeWish> wish(const std::vector<ports::Gpu>& gpus) const;
   // Why the newest file is not in force; "" when it is.
@@ -61,6 +61,7 @@ class MigWanted {
   bool read_label();
   bool take(const std::string& text, const std::string& name);
   bool remember();
+  void name_request();
 
   MigSource source_;
   ports::HostFiles& files_;
@@ -71,6 +72,7 @@ class MigWanted {
   std::string problem_;
   std::string label_;
   bool known_;
+  std::string request_;
   std::string rebooted_for_;
   std::string written_;
 };

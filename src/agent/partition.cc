@@ -49,6 +49,9 @@ void Partition::on_inventory(const std::vector<ports::Gpu>& gpus,
   looked_ = true;
   gpus_ = gpus;
   silent_ = silent;
+  answering_.clear();
+  for (const ports::Gpu& gpu : gpus_)
+    if (!silent_.contains(gpu.uuid)) answering_ += gpu.uuid + " ";
   if (phase_ == Phase::kLooking) {
     set_withheld({});
     next_gpu();
@@ -168,15 +171,7 @@ bool Partition::pass_is_due() const {
   if (wanted_.label().empty())
     return wanted_.known() && (!settled_ || wanted_.request() != request_done_);
   return asked_ || now() >= retry_at_ || wanted_.request() != request_done_ ||
-         answering() != gpus_done_;
-}
-
-// The GPUs that can be changed: others coming is a reason to look again.
-std::string Partition::answering() const {
-  std::string out;
-  for (const ports::Gpu& gpu : gpus_)
-    if (!silent_.contains(gpu.uuid)) out += gpu.uuid + " ";
-  return out;
+         answering_ != gpus_done_;
 }
 
 void Partition::begin_pass() {
@@ -195,7 +190,7 @@ void Partition::begin_pass() {
     set_withheld(going_);
   }
   request_ = request_done_ = wanted_.request();
-  gpus_done_ = answering();
+  gpus_done_ = answering_;
   asked_ = false;
   const bool seen = std::exchange(asked_again_, false);
   retry_at_ = MonotonicTime::max();

@@ -147,7 +147,6 @@ class Partition {
   void begin_pass();
   void next_gpu();
   [[nodiscard]] bool overtaken() const;
-  [[nodiscard]] std::string answering() const;
   void note(const std::string& gpu, const Error& error);
   [[nodiscard]] bool waits_for_holders() const;
   void evict(const std::vector<mig::Holder>& holders);
@@ -177,6 +176,7 @@ class Partition {
   MonotonicTime started_{};
   std::vector<ports::Gpu> gpus_;
   std::map<std::string, std::string> silent_;
+  std::string answering_;  // the GPUs that can be changed: others coming is a reason to look again
   std::set<std::string> unfinished_;  // GPUs whose journal is kept: withheld whole
   std::set<std::string> awaited_;     // … those that did not answer when it was to be finished
   std::set<std::string> going_;       // of the change under way

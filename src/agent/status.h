@@ -32,6 +32,8 @@ struct ResourceStatus {
   uint64_t failures = 0;
 };
 
+// A snapshot is made in every turn of the loop, and what is large in it changes seldom: those that
+// are the same share it.
 struct AgentStatus {
   bool ready = false;
   std::string why_not_ready;
@@ -41,14 +43,17 @@ struct AgentStatus {
   uint64_t reloads_bad = 0;
   std::string config_from;
   std::string config_problem;  // why the newest text is not in force
-  std::vector<ports::Gpu> gpus;
+  // Never null, as the two below.
+  std::shared_ptr<const std::vector<ports::Gpu>> gpus =
+      std::make_shared<const std::vector<ports::Gpu>>();
   std::map<std::string, std::string> unhealthy;  // UUID of a GPU or a MIG device -> why
   XidCounts xids;
   std::vector<TroubleMark> troubles;  // what GPUs tell of themselves
   std::map<std::string, ResourceStatus> resources;
-  HeldIds held;
-  std::vector<ports::PodDevices> pods;  // as the kubelet told last
-  ports::MigStatus mig;                 // what is wanted of MIG, and what became of it
+  std::shared_ptr<const HeldIds> held = std::make_shared<const HeldIds>();
+  std::shared_ptr<const std::vector<ports::PodDevices>> pods =  // as the kubelet told last
+      std::make_shared<const std::vector<ports::PodDevices>>();
+  ports::MigStatus mig;  // what is wanted of MIG, and what became of it
   PartitionCounts mig_counts;
   std::map<std::string, std::string> mig_troubles;  // GPU UUID -> why it is not as wanted
   uint64_t allocations = 0;

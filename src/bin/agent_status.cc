@@ -79,7 +79,7 @@ using Holders = std::map<std::pair<std::string, std::string>, std::string>;
 
 Holders holders_of(const agent::AgentStatus& status) {
   Holders out;
-  for (const ports::PodDevices& pod : status.pods)
+  for (const ports::PodDevices& pod : *status.pods)
     for (const std::string& id : pod.ids)
       out[{pod.resource, id}] = pod.pod_namespace + "/" + pod.pod + "/" + pod.container;
   return out;
@@ -100,7 +100,7 @@ Json resource_row(const StatusView& view, const agent::ResourceStatus& resource,
     row["listsSent"] = plugin->second.lists_sent;
   }
   Rows devices;
-  const auto held = view.status.held.find(resource.name);
+  const auto held = view.status.held->find(resource.name);
   if (resource.table)
     for (const agent::OfferedDevice& device : resource.table->devices) {
       if (!devices.room()) continue;
@@ -112,7 +112,7 @@ Json resource_row(const StatusView& view, const agent::ResourceStatus& resource,
       if (base.withheld) one["withheld"] = true;
       if (const auto holder = holders.find({resource.name, device.id}); holder != holders.end())
         one["heldBy"] = holder->second;
-      else if (held != view.status.held.end() && held->second.contains(device.id))
+      else if (held != view.status.held->end() && held->second.contains(device.id))
         one["heldBy"] = "a pod that is starting or ending";
       devices.add(std::move(one));
     }
@@ -179,13 +179,13 @@ std::string status_json(const StatusView& view) {
               {"driver", {{"version", status.driver}, {"busySeconds", seconds(view.driver_busy)}}},
               {"configuration", configuration(view)}};
   out["gpus"] = Json::array();
-  for (const ports::Gpu& gpu : status.gpus) out["gpus"].push_back(gpu_row(status, gpu));
+  for (const ports::Gpu& gpu : *status.gpus) out["gpus"].push_back(gpu_row(status, gpu));
   const Holders holders = holders_of(status);
   out["resources"] = Json::array();
   for (const auto& [name, resource] : status.resources)
     out["resources"].push_back(resource_row(view, resource, holders));
   Rows pods;
-  for (const ports::PodDevices& pod : status.pods)
+  for (const ports::PodDevices& pod : *status.pods)
     if (pods.room())
       pods.add({{"namespace", pod.pod_namespace},
                 {"pod", pod.pod},

@@ -132,9 +132,9 @@ std::vector<Family> make_families(const View& view) {
                     Type::kGauge, status.ready ? 1 : 0));
   Family gpus{"gpuslice_gpus", "GPUs of the node, by state.", Type::kGauge, {}, {}};
   const auto bad = static_cast<size_t>(
-      std::count_if(status.gpus.begin(), status.gpus.end(),
+      std::count_if(status.gpus->begin(), status.gpus->end(),
                     [&](const ports::Gpu& gpu) { return status.unhealthy.contains(gpu.uuid); }));
-  const size_t good = status.gpus.size() - bad;
+  const size_t good = status.gpus->size() - bad;
   gpus.samples.push_back({{{"state", "healthy"}}, static_cast<double>(good)});
   gpus.samples.push_back({{{"state", "unhealthy"}}, static_cast<double>(bad)});
   out.push_back(std::move(gpus));
@@ -209,7 +209,7 @@ const ports::Gpu* sample_of(const View& view, const std::string& uuid) {
 }
 
 void add_gpus(const View& view, http::PageModel& page) {
-  for (const ports::Gpu& gpu : view.status.gpus) {
+  for (const ports::Gpu& gpu : *view.status.gpus) {
     http::PageGpu row;
     row.index = gpu.index.value;
     row.uuid = gpu.uuid;
@@ -229,7 +229,7 @@ void add_gpus(const View& view, http::PageModel& page) {
 
 void add_slices_and_pods(const View& view, http::PageModel& page) {
   std::map<std::pair<std::string, std::string>, std::string> holders;  // (resource, id) → pod
-  for (const ports::PodDevices& pod : view.status.pods) {
+  for (const ports::PodDevices& pod : *view.status.pods) {
     if (!view.status.resources.contains(pod.resource)) continue;
     const std::string name = pod.pod_namespace + "/" + pod.pod;
     for (const std::string& id : pod.ids) holders[{pod.resource, id}] = name;
@@ -247,8 +247,8 @@ void add_slices_and_pods(const View& view, http::PageModel& page) {
       const auto holder = holders.find({name, device.id});
       if (holder != holders.end()) {
         row.pod = holder->second;
-      } else if (const auto held = view.status.held.find(name);
-                 held != view.status.held.end() && held->second.contains(device.id)) {
+      } else if (const auto held = view.status.held->find(name);
+                 held != view.status.held->end() && held->second.contains(device.id)) {
         row.pod = "a pod that is starting or ending";
       }
       page.slices.push_back(std::move(row));

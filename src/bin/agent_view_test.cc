@@ -26,13 +26,14 @@ agent::AgentStatus status(const std::string& why_unhealthy) {
       config::Compat::kStrict);
   const auto config = config::merge({}, file.config, "f");
   agent::AgentStatus out;
-  out.gpus = hardware.gpus;
+  out.gpus = std::make_shared<const std::vector<ports::Gpu>>(hardware.gpus);
   out.unhealthy = hardware.unhealthy;
   agent::ResourceStatus& resource = out.resources["nvidia.com/gpu"];
   resource.table =
       agent::make_device_table(hardware, config.value(), {}).value().resources.at("nvidia.com/gpu");
   (why_unhealthy.empty() ? resource.healthy : resource.unhealthy) = 2;
-  out.pods = {{"ml", "train-0", "main", "nvidia.com/gpu", {kGpu + "::1"}}};
+  out.pods = std::make_shared<const std::vector<ports::PodDevices>>(
+      std::vector<ports::PodDevices>{{"ml", "train-0", "main", "nvidia.com/gpu", {kGpu + "::1"}}});
   out.xids[{kGpu, 79}] = 1;
   return out;
 }
@@ -69,7 +70,7 @@ TEST(AgentView, WhatIsUnhealthyAndWhyIsInTheMetricsAndOnThePage) {
 TEST(AgentView, HowFullASharedGpuIsAndWhoIsOnItIsOnThePage) {
   const agent::AgentStatus shown = status("");
   Samples samples;
-  samples.gpus = shown.gpus;
+  samples.gpus = *shown.gpus;
   samples.gpus[0].memory_used_bytes = uint64_t{39} << 30;
   const WebState state = make_web_state({shown, &samples, {}, "1", {}, {}});
   ASSERT_EQ(state.page.gpus.size(), 1U);

@@ -1,10 +1,9 @@
 #include "gpu/uuid.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <bit>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace gpuslice::gpu {
@@ -101,10 +100,13 @@ UuidBytes mig_uuid(uint16_t chip_id, uint64_t pdi, uint32_t gi, uint32_t engine)
 }
 
 std::string uuid_text(const UuidBytes& u) {
+  constexpr std::string_view kHex = "0123456789abcdef";
   std::string out;
+  out.reserve(36);
   for (size_t i = 0; i < u.size(); ++i) {
     if (i == 4 || i == 6 || i == 8 || i == 10) out += '-';
-    out += fmt::format("{:02x}", u[i]);
+    out += kHex[u[i] >> 4];
+    out += kHex[u[i] & 15];
   }
   return out;
 }

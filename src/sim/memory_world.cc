@@ -4,13 +4,48 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <memory>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "sim/clock.h"
 #include "sim/world.h"
 
 namespace gpuslice::sim {
 namespace {
+
+// A State is large: copies that nobody reads any more are written over by the next ones.
+class Copies : public std::enable_shared_from_this<Copies> {
+ public:
+  [[nodiscard]] std::shared_ptr<State> copy_of(const State& state) {
+    std::unique_ptr<State> copy;
+    {
+      const std::lock_guard hold(mutex_);
+      if (!free_.empty()) {
+        copy = std::move(free_.back());
+        free_.pop_back();
+      }
+    }
+    if (copy != nullptr)
+      *copy = state;
+    else
+      copy = std::make_unique<State>(state);
+    return {copy.release(), [copies = shared_from_this()](State* done) {
+              copies->take_back(std::unique_ptr<State>(done));
+            }};
+  }
+
+ private:
+  void take_back(std::unique_ptr<State> done) {
+    constexpr size_t kMostFree = 2;
+    const std::lock_guard hold(mutex_);
+    if (free_.size() < kMostFree) free_.push_back(std::move(done));
+  }
+
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<State>> free_;
+};
 
 class MemoryWorld final : public World {
  public:
@@ -78,7 +113,7 @@ class MemoryWorld final : public World {
  protected:
   Status run_write(const std::function<void(State&)>& change) override {
     const std::lock_guard one(write_mutex_);
-    auto state = std::make_shared<State>(*snapshot());
+    std::shared_ptr<State> state = copies_->copy_of(*snapshot());
     settle(hooks_, *state);
     for (uint16_t slot = 0; slot < kMaxClients; ++slot)
       if (state->clients[slot].used && !state->clients[slot].alive) remove_client(*state, slot);
@@ -94,6 +129,7 @@ class MemoryWorld final : public World {
 
  private:
   const std::string root_;
+  const std::shared_ptr<Copies> copies_ = std::make_shared<Copies>();
   WriteHooks hooks_;
   std::mutex write_mutex_;
   mutable std::mutex mutex_;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -28,6 +29,31 @@ uint64_t number_after(const std::string& target, std::string_view key) {
 
 std::string event_text(const char* type, const std::string& object) {
   return fmt::format("{{\"type\":\"{}\",\"object\":{}}}\n", type, object);
+}
+
+// As JSON; most of what Nodes are told needs no escapes.
+void add_quoted(const std::string& text, std::string& out) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](char c) {
+    return c >= ' ' && c <= '~' && c != '"' && c != '\\';
+  });
+  if (!plain) {
+    out += json(text).dump();
+    return;
+  }
+  out += '"';
+  out += text;
+  out += '"';
+}
+
+std::string object_text(const ApiServer::Labels& values) {
+  std::string out = "{";
+  for (const auto& [key, value] : values) {
+    if (out.size() > 1) out += ',';
+    add_quoted(key, out);
+    out += ':';
+    add_quoted(value, out);
+  }
+  return out + "}";
 }
 
 std::string status_text(int status, const std::string& reason, const std::string& field) {
@@ -136,13 +162,15 @@ void ApiServer::replace_node() {
   });
 }
 
-std::string ApiServer::node_text() const {
-  const json metadata = {{"name", kNode},
-                         {"uid", node_->uid},
-                         {"resourceVersion", std::to_string(version_)},
-                         {"labels", node_->labels},
-                         {"annotations", node_->annotations}};
-  return json{{"kind", "Node"}, {"apiVersion", "v1"}, {"metadata", metadata}}.dump();
+// Whoever changes the Node says so by changed().
+const std::string& ApiServer::node_text() {
+  if (node_text_of_ == version_) return node_text_;
+  node_text_of_ = version_;
+  node_text_ = fmt::format(
+      R"({{"apiVersion":"v1","kind":"Node","metadata":{{"annotations":{},"labels":{},)"
+      R"("name":"{}","resourceVersion":"{}","uid":"{}"}}}})",
+      object_text(node_->annotations), object_text(node_->labels), kNode, version_, node_->uid);
+  return node_text_;
 }
 
 void ApiServer::changed(const char* type) {

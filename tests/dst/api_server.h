@@ -96,7 +96,7 @@ class ApiServer {
   void answer(uint64_t id, int status, const std::string& body, Duration retry_after = {});
   void say(uint64_t id, const std::string& bytes);
   void end(uint64_t id, Status status);
-  [[nodiscard]] std::string node_text() const;
+  [[nodiscard]] const std::string& node_text();
   void changed(const char* type);
   [[nodiscard]] bool apply_to(Node& node, const nlohmann::json& metadata, bool applied) const;
 
@@ -106,6 +106,8 @@ class ApiServer {
   std::function<void()> called_;
   std::optional<Node> node_;
   uint64_t nodes_ = 0;
+  std::string node_text_;  // as it was in version node_text_of_
+  uint64_t node_text_of_ = 0;
   uint64_t version_ = 100;
   uint64_t oldest_ = 100;  // versions before it are forgotten
   std::deque<Event> history_;

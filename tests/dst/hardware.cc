@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "sim/clients.h"
 #include "sim/default_placement.h"
 
 namespace gpuslice::dst {
@@ -82,7 +83,8 @@ Result<ports::Inventory> Hardware::inventory() {
   return out;
 }
 
-std::vector<ports::Gpu> Hardware::gpus() {
+const std::vector<ports::Gpu>& Hardware::gpus() {
+  if (gpus_sequence_ == world_->sequence()) return gpus_;
   // Lost ones as they are behind it.
   std::vector<uint32_t> lost;
   const auto state = world_->snapshot();
@@ -104,7 +106,9 @@ std::vector<ports::Gpu> Hardware::gpus() {
     out.push_back(std::move(*gpu));
   }
   set(1);
-  return out;
+  gpus_ = std::move(out);
+  gpus_sequence_ = world_->sequence();
+  return gpus_;
 }
 
 mig::GpuState Hardware::state_of(const ports::Gpu& gpu) {
@@ -114,29 +118,29 @@ mig::GpuState Hardware::state_of(const ports::Gpu& gpu) {
   return std::move(*state);
 }
 
-std::set<std::string> Hardware::uuids() {
-  std::set<std::string> out;
+const Hardware::Names& Hardware::names() {
+  if (names_.sequence == world_->sequence()) return names_;
+  names_ = {world_->sequence(), {}, {}};
   const auto state = world_->snapshot();
   for (uint32_t g = 0; g < state->node.gpu_count; ++g) {
-    out.insert(state->gpus[g].uuid);
-    for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi)
-      for (uint8_t ci = 0; ci < sim::kMaxCis; ++ci)
-        if (state->gpus[g].gis[gi].live && state->gpus[g].gis[gi].cis[ci].live)
-          out.insert(sim::mig_uuid(*state, g, gi, ci));
-  }
-  return out;
-}
-
-uint64_t Hardware::generation(const std::string& uuid) {
-  const auto state = world_->snapshot();
-  for (uint32_t g = 0; g < state->node.gpu_count; ++g)
+    names_.all.insert(state->gpus[g].uuid);
     for (uint8_t gi = 0; gi < sim::kMaxGis; ++gi)
       for (uint8_t ci = 0; ci < sim::kMaxCis; ++ci) {
         const sim::Gi& one = state->gpus[g].gis[gi];
-        if (one.live && one.cis[ci].live && sim::mig_uuid(*state, g, gi, ci) == uuid)
-          return one.cis[ci].generation;
+        if (!one.live || !one.cis[ci].live) continue;
+        const std::string uuid = sim::mig_uuid(*state, g, gi, ci);
+        names_.devices.emplace(uuid, one.cis[ci].generation);
+        names_.all.insert(uuid);
       }
-  return 0;
+  }
+  return names_;
+}
+
+const std::set<std::string>& Hardware::uuids() { return names().all; }
+
+uint64_t Hardware::generation(const std::string& uuid) {
+  const auto found = names().devices.find(uuid);
+  return found == names().devices.end() ? 0 : found->second;
 }
 
 uint64_t Hardware::making(const std::string& uuid) {
@@ -154,9 +158,11 @@ bool Hardware::lost(const std::string& gpu) {
 }
 
 std::optional<uint16_t> Hardware::work(const std::string& uuid) {
-  const auto slot = sim::add_simulated_client(*world_, next_pid_++, "python3");
-  if (!slot) return std::nullopt;
-  const auto placed = world_->write([&](sim::State& s) {
+  const int32_t pid = next_pid_++;
+  std::optional<uint16_t> client;
+  (void)world_->write([&](sim::State& s) {
+    const uint16_t slot = sim::free_client_slot(s);
+    if (slot == sim::kNoClient) return;
     for (uint32_t g = 0; g < s.node.gpu_count; ++g) {
       uint8_t at_gi = sim::kNone;
       uint8_t at_ci = sim::kNone;
@@ -170,7 +176,8 @@ std::optional<uint16_t> Hardware::work(const std::string& uuid) {
             found = true;
           }
       if (!found) continue;
-      s.clients[*slot].attached_gpus = uint32_t{1} << g;
+      sim::add_client(s, slot, {.process = {pid, 1}, .name = "python3", .simulated = true});
+      s.clients[slot].attached_gpus = uint32_t{1} << g;
       for (sim::Work& one : s.works) {
         if (one.used) continue;
         one = {};
@@ -178,16 +185,23 @@ std::optional<uint16_t> Hardware::work(const std::string& uuid) {
         one.gpu = static_cast<uint8_t>(g);
         one.gi = at_gi;
         one.ci = at_ci;
-        one.client = *slot;
+        one.client = slot;
         one.memory_bytes = 1 << 20;
-        return true;
+        client = slot;
+        return;
       }
+      s.clients[slot].alive = 0;  // no room: swept by the next write
+      return;
     }
-    return false;
   });
-  if (placed.value_or(false)) return *slot;
-  (void)sim::kill_client(*world_, *slot);
-  return std::nullopt;
+  return client;
+}
+
+void Hardware::end_work(const std::vector<uint16_t>& clients) {
+  if (clients.empty()) return;
+  (void)world_->write([&](sim::State& s) {
+    for (const uint16_t client : clients) s.clients[client].alive = 0;
+  });
 }
 
 void Hardware::lose(uint32_t index) {

@@ -37,10 +37,10 @@ class Hardware final : public ports::Locks, public ports::Pause {
   [[nodiscard]] sim::WorldNvml& nvml() { return *nvml_; }
 
   // --- as it is, without a fault
-  [[nodiscard]] std::vector<ports::Gpu> gpus();
+  [[nodiscard]] const std::vector<ports::Gpu>& gpus();
   [[nodiscard]] mig::GpuState state_of(const ports::Gpu& gpu);
   // GPUs and MIG devices that are there, by UUID.
-  [[nodiscard]] std::set<std::string> uuids();
+  [[nodiscard]] const std::set<std::string>& uuids();
   // Names one making of a MIG device; 0 where there is none of that UUID.
   [[nodiscard]] uint64_t generation(const std::string& uuid);
   // The same; of a GPU: how often it was reset.
@@ -50,7 +50,7 @@ class Hardware final : public ports::Locks, public ports::Pause {
   // --- who computes
   // On the GPU or the MIG device of this UUID, until end_work().
   [[nodiscard]] std::optional<uint16_t> work(const std::string& uuid);
-  void end_work(uint16_t client) { (void)sim::kill_client(*world_, client); }
+  void end_work(const std::vector<uint16_t>& clients);
 
   // --- faults
   void lose(uint32_t index);
@@ -82,12 +82,23 @@ class Hardware final : public ports::Locks, public ports::Pause {
   void drop_locks() { locked_.clear(); }
 
  private:
+  // Who a UUID names, as long as the world stays as it is.
+  struct Names {
+    uint64_t sequence = 0;
+    std::map<std::string, uint64_t> devices;  // MIG devices: their generation
+    std::set<std::string> all;
+  };
+
   [[nodiscard]] std::optional<Error> before(std::string_view call);
+  [[nodiscard]] const Names& names();
 
   std::unique_ptr<sim::World> world_;
   std::unique_ptr<sim::WorldNvml> nvml_;
   const gpu::Board* mig_board_ = nullptr;
   uint32_t mig_gpus_ = 0;
+  Names names_;
+  uint64_t gpus_sequence_ = 0;
+  std::vector<ports::Gpu> gpus_;
   std::set<std::string> locked_;
   Duration waited_{};
   bool in_change_ = false;

@@ -3,6 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <map>
+#include <set>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
 
 #include "config/device_plugin.h"
 #include "config/mig_parted.h"
@@ -13,7 +19,7 @@
 namespace gpuslice::dst {
 namespace {
 
-std::string base_of(const std::string& id) { return id.substr(0, id.find("::")); }
+std::string_view base_of(std::string_view id) { return id.substr(0, id.find("::")); }
 
 bool lists(const ports::DeviceList& list, const std::string& id) {
   return std::any_of(list.devices.begin(), list.devices.end(),
@@ -25,7 +31,7 @@ bool lists(const ports::DeviceList& list, const std::string& id) {
 // full disk may have kept the newest one from its file; the same holds for 3.)
 std::string offered_twice(NodeModel& node) {
   if (!node.pods_known_since_start()) return "";
-  std::map<std::string, std::string> seen;
+  std::unordered_map<std::string_view, std::string_view> seen;
   for (const auto& [resource, list] : node.published()) {
     for (const ports::Device& device : list->devices) {
       const auto [it, fresh] = seen.emplace(device.id, resource);
@@ -39,10 +45,14 @@ std::string offered_twice(NodeModel& node) {
 // 2. No device is offered that is not there, or was not when the agent last looked. (What a lost
 // GPU had is listed, unhealthy, as it was last seen.)
 std::string offered_ghost(NodeModel& node) {
+  std::string_view good;  // replicas of one device stand beside each other
   for (const auto& [resource, list] : node.published())
-    for (const ports::Device& device : list->devices)
-      if (device.healthy && !node.may_be_offered(base_of(device.id)))
+    for (const ports::Device& device : list->devices) {
+      if (!device.healthy || base_of(device.id) == good) continue;
+      good = base_of(device.id);
+      if (!node.may_be_offered(std::string(good)))
         return fmt::format("{} offers {}, which is no device of this node", resource, device.id);
+    }
   return "";
 }
 
@@ -55,15 +65,16 @@ std::string withdrawn_from_pod(NodeModel& node) {
   if (node.published().empty())
     return "";  // it has not begun to offer: the driver has not answered since its start
   for (const Pod& pod : node.pods()) {
-    if (node.taken_by_others(base_of(pod.ids[0])) || node.taken_by_others(base_of(pod.ids.back())))
+    const std::string first(base_of(pod.ids.front()));
+    if (node.taken_by_others(first) || node.taken_by_others(std::string(base_of(pod.ids.back()))))
       continue;
     const auto list = node.published().find(pod.resource);
-    if (list == node.published().end() && node.unknowable(base_of(pod.ids[0]))) continue;
+    if (list == node.published().end() && node.unknowable(first)) continue;
     if (list == node.published().end())
       return fmt::format("pod {} holds {} of {}, which is not offered any more", pod.number,
                          pod.ids[0], pod.resource);
     for (const std::string& id : pod.ids)
-      if (!node.unknowable(base_of(id)) && !lists(*list->second, id))
+      if (!lists(*list->second, id) && !node.unknowable(std::string(base_of(id))))
         return fmt::format("pod {} holds {} of {}, which was withdrawn", pod.number, id,
                            pod.resource);
   }
@@ -72,10 +83,10 @@ std::string withdrawn_from_pod(NodeModel& node) {
 
 // 4. No two pods hold the same device.
 std::string held_twice(NodeModel& node) {
-  std::set<std::string> seen;
+  std::set<std::pair<std::string_view, std::string_view>> seen;
   for (const Pod& pod : node.pods())
     for (const std::string& id : pod.ids)
-      if (!seen.insert(pod.resource + " " + id).second)
+      if (!seen.emplace(pod.resource, id).second)
         return fmt::format("{} of {} is held by two pods", id, pod.resource);
   return "";
 }
@@ -119,7 +130,7 @@ std::string layout_in_the_end(NodeModel& node) {
   const config::MigPartedFile file = config::read_mig_parted(node.last_good_mig());
   const auto label = mig::choose_label(file.config, node.mig_label(), "f");
   const std::string& state = node.mig_status().state;
-  const std::vector<ports::Gpu> gpus = node.hardware().gpus();
+  const std::vector<ports::Gpu>& gpus = node.hardware().gpus();
   const auto wish = label ? mig::wish_of_label(file.config.labels.at(*label), *label, gpus, "f")
                           : Result<mig::NodeWish>(std::unexpected(label.error()));
   if (!wish) return state == "failed" ? "" : "a label that means nothing ended as " + state;
@@ -154,7 +165,7 @@ std::string layout_in_the_end(NodeModel& node) {
 std::string trusted_too_early(NodeModel& node) {
   const auto& struck = node.struck();
   if (struck.empty()) return "";
-  std::map<std::string, MonotonicTime> due;
+  std::map<std::string, MonotonicTime, std::less<>> due;
   for (const auto& [uuid, mark] : struck) due[uuid] = mark.due;
   for (const ports::Gpu& gpu : node.hardware().gpus())
     if (const auto whole = struck.find(gpu.uuid); whole != struck.end())

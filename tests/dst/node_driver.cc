@@ -42,12 +42,12 @@ void NodeModel::ask_inventory() {
         agent_->on_inventory(fail(Code::kFailed, "nvmlDeviceGetCount_v2: Unknown Error (999)"));
       };
     }
-    return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()] {
+    return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()]() mutable {
       if (inventory) {
-        seen_uuids_ = uuids;
+        seen_uuids_ = std::move(uuids);
         if (!change_) withdrawals_.changed();
       }
-      agent_->on_inventory(inventory);
+      agent_->on_inventory(std::move(inventory));
     };
   });
 }
@@ -184,7 +184,7 @@ bool NodeModel::may_be_offered(const std::string& uuid) {
 
 // What others took away from pods is no fault of the agent's.
 void NodeModel::after_foreign() {
-  const std::set<std::string> there = hardware_.uuids();
+  const std::set<std::string>& there = hardware_.uuids();
   for (const Pod& pod : pods_)
     for (const auto& [uuid, generation] : pod.generations)
       if (!there.contains(uuid) || hardware_.generation(uuid) != generation) taken_.insert(uuid);
@@ -194,7 +194,7 @@ void NodeModel::after_foreign() {
 // Told to an agent that is there; nobody hears it otherwise.
 void NodeModel::xid() {
   if (!agent_) return;
-  const std::vector<ports::Gpu> gpus = hardware_.gpus();
+  const std::vector<ports::Gpu>& gpus = hardware_.gpus();
   const ports::Gpu& gpu = gpus[random_.below(gpus.size())];
   ports::GpuEvent event;
   event.gpu = gpu.uuid;

@@ -173,7 +173,7 @@ void NodeModel::pod_comes() {
   const auto allocated = service.allocate({{ids}});
   note(fmt::format("pod {} {}", resource, allocated ? "admitted" : "refused"));
   // A device that another program has just destroyed: the container cannot be started.
-  const std::set<std::string> uuids = hardware_.uuids();
+  const std::set<std::string>& uuids = hardware_.uuids();
   const bool there = std::all_of(ids.begin(), ids.end(), [&](const std::string& id) {
     return uuids.contains(id.substr(0, id.find("::")));
   });
@@ -199,7 +199,7 @@ void NodeModel::pod_ends() {
   if (pods_.empty()) return;
   const size_t which = random_.below(pods_.size());
   note(fmt::format("pod {} ends", pods_[which].number));
-  for (const uint16_t client : pods_[which].clients) hardware_.end_work(client);
+  hardware_.end_work(pods_[which].clients);
   for (const std::string& id : pods_[which].ids) withdrawals_.released(pods_[which].resource, id);
   pods_.erase(pods_.begin() + static_cast<std::ptrdiff_t>(which));
 }

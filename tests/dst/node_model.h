@@ -131,7 +131,7 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] const agent::Labels& labels_wanted() const { return labels_wanted_; }
   [[nodiscard]] size_t queue_size() const { return time_.size() + questions_.size(); }
   [[nodiscard]] size_t files_count() const { return files_.size(); }
-  [[nodiscard]] std::vector<ports::Gpu> visible_gpus() { return hardware_.gpus(); }
+  [[nodiscard]] const std::vector<ports::Gpu>& visible_gpus() { return hardware_.gpus(); }
   [[nodiscard]] const std::array<uint64_t, kFaults>& strikes() const { return strikes_; }
   [[nodiscard]] Trace& trace() { return trace_; }
 
