@@ -112,7 +112,7 @@ Ret wait(Call& c, Handle handle, EventData* out, uint32_t timeout_ms, bool with_
     if (left <= 0) return Ret::kTimeout;
     // Holds no lock. The world tells of a change; a bound keeps a set that was freed meanwhile from
     // waiting on.
-    (void)c.world.wait(sequence, std::min<int64_t>(left, 500'000'000));
+    (void)c.world.wait(sequence, std::min<int64_t>(left, 1'000'000'000));
     if (find(handle) == nullptr) return Ret::kInvalidArgument;
   }
 }

@@ -280,6 +280,7 @@ class Walk:
         # The XID is heard at once, that it is lost is seen by a look: one that came back before any is only marked.
         self.check("the agent has seen that it is lost", lambda: eventually(
             "it is in the log", lambda: "its devices are unhealthy, the other GPUs are served" in self.cluster.log("agent"), 15))
+        self.check("an Event of the Node says so", lambda: eventually("GpuUnhealthy", lambda: "GpuUnhealthy" in self.events(), 15))
 
     def label(self, **labels):
         self.cluster.kubectl("label", "--overwrite", "node", NODE, *(f"{key}={value}" for key, value in labels.items()))
@@ -289,6 +290,7 @@ class Walk:
         self.cluster.kubectl("delete", "deployment", "gpu-timeslice-test")
         self.cluster.kubectl("delete", "pod", "after-kubelet", "too-early")
         self.agent.sim("inject", "--root", self.agent.root, "restore", "--gpu", 3)
+        self.check("another, that it came back", lambda: eventually("GpuHealthy", lambda: "GpuHealthy" in self.events(), 15))
         eventually("the pods are gone", lambda: not self.cluster.get("pods")["items"], 90)
         self.agent.configure("version: v1\nflags:\n  migStrategy: mixed\n")
         self.check("without pods and sharing 4 whole GPUs are allocatable", lambda: self.becomes(4, 60))
