@@ -39,9 +39,12 @@ std::vector<QueueState> queue_states(const AgentParts& parts) {
       {"withdrawals", details.withdrawals.size(), agent::kMaxWithdrawals,
        status->withdrawals_refused},
   };
-  for (const auto& [resource, counts] : parts.kubelet.counts())
+  for (const auto& [resource, counts] : parts.kubelet.counts()) {
     out.push_back(
         {"streams " + resource, counts.streams, kubelet::kMaxStreams, counts.refused_streams});
+    out.push_back({"connections " + resource, counts.connections, kubelet::kMaxConnections,
+                   counts.refused_connections});
+  }
   if (parts.web != nullptr)
     out.push_back({"http_connections", parts.web->connections(), http::Limits{}.connections,
                    parts.web->refused_connections()});

@@ -16,13 +16,12 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "base/unique_fd.h"
 #include "host/files.h"
-#include "host/unique_fd.h"
 
 namespace gpuslice::bin {
 namespace {
 
-using host::UniqueFd;
 using Json = nlohmann::json;
 
 constexpr size_t kMaxStateBytes = 1024 * 1024;

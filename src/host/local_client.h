@@ -9,7 +9,7 @@
 
 #include "base/result.h"
 #include "base/time.h"
-#include "host/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace gpuslice::host {
 

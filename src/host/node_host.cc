@@ -12,9 +12,9 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "base/unique_fd.h"
 #include "host/event_loop.h"
 #include "host/files.h"
-#include "host/unique_fd.h"
 
 namespace gpuslice::host {
 namespace {

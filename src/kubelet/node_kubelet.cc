@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kubelet/acceptor.h"
 #include "kubelet/socket_path.h"
 
 namespace gpuslice::kubelet {
@@ -23,7 +24,8 @@ NodeKubelet::NodeKubelet(Options options, ports::KubeletEvents& events)
       events_(events),
       plugin_dir_(options_.kubelet_dir + "/device-plugins"),
       registration_socket_(options_.registration_socket.empty() ? plugin_dir_ + "/kubelet.sock"
-                                                                : options_.registration_socket) {}
+                                                                : options_.registration_socket),
+      acceptor_(std::make_shared<Acceptor>()) {}
 
 NodeKubelet::~NodeKubelet() = default;
 
@@ -36,6 +38,7 @@ Status NodeKubelet::serve(const std::string& resource, ports::PluginService& ser
   options.service = &service;
   options.list = std::move(list);
   options.memory = memory_;
+  options.acceptor = acceptor_;
   options.seen = [this, resource](const CallSeen& seen) {
     if (options_.seen) options_.seen(resource, seen);
   };
@@ -122,7 +125,8 @@ NodeKubelet::Silent NodeKubelet::most_silent() {
 std::map<std::string, PluginCounts> NodeKubelet::counts() const {
   std::map<std::string, PluginCounts> counts;
   for (const auto& [resource, server] : servers_) {
-    counts[resource] = {server->streams(), server->refused_streams(), server->lists_sent()};
+    counts[resource] = {server->streams(), server->refused_streams(), server->connections(),
+                        server->refused_connections(), server->lists_sent()};
   }
   return counts;
 }

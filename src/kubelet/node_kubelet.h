@@ -23,6 +23,8 @@ void quiet_grpc();
 struct PluginCounts {
   size_t streams = 0;
   uint64_t refused_streams = 0;
+  size_t connections = 0;
+  uint64_t refused_connections = 0;
   uint64_t lists_sent = 0;
 };
 
@@ -85,6 +87,7 @@ class NodeKubelet final : public ports::Kubelet {
   std::string registration_socket_;
   uint64_t next_unique_ = 0;
   const std::shared_ptr<const BufferMemory> memory_ = make_buffer_memory();  // of all servers
+  const std::shared_ptr<Acceptor> acceptor_;                                 // of all servers
   std::map<std::string, std::unique_ptr<PluginServer>> servers_;
   uint64_t turns_ = 0;
   std::map<std::string, Asked> asked_;  // of served resources

@@ -2,6 +2,7 @@
 
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/resource_quota.h>
+#include <grpcpp/server_posix.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,9 +13,11 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "deviceplugin/api.grpc.pb.h"
+#include "kubelet/acceptor.h"
 #include "kubelet/beat.h"
 #include "kubelet/convert.h"
 #include "kubelet/socket_path.h"
@@ -113,14 +116,19 @@ class Stream final : public Waiting {
   // Under the server's mutex: sends the newest list now, or when the last one has gone out.
   void send();
 
+  // Under the server's mutex: it is to end, and counts no more.
+  void cancel();
+
   std::list<Stream*>::iterator place;
   uint64_t number = 0;  // the how manyeth stream of the server
+  Acceptor::Client client;
 
  private:
   enum Operation { kAsked, kWritten, kGone, kFinished };
   explicit Stream(GrpcPluginServer& server);
   void started();
-  void finish_if_over();
+  void forget();
+  [[nodiscard]] bool make_room(int pid);
 
   GrpcPluginServer& server_;
   Open open_;
@@ -152,6 +160,8 @@ class GrpcPluginServer final : public PluginServer {
 
   ~GrpcPluginServer() override {
     if (!server_) return;
+    // Nobody comes any more: gRPC takes no connection while its server ends.
+    options_.acceptor->close(door_);
     // Cancels what is under way and waits until its connections are gone; their calls may outlive
     // them. The queue is shut when these are gone too: gRPC aborts when an operation is started on
     // a queue that was shut, such as the write of a newer list after the one under way.
@@ -164,8 +174,8 @@ class GrpcPluginServer final : public PluginServer {
   }
 
   Status open();
-  // Undoes what open() began; the error is errno's.
-  Status give_up();
+  // Undoes what open() began.
+  Status give_up(const std::string& why);
 
   void publish(std::shared_ptr<const ports::DeviceList> list) override {
     const std::lock_guard lock(mutex_);
@@ -186,6 +196,12 @@ class GrpcPluginServer final : public PluginServer {
   [[nodiscard]] bool watched_since(uint64_t begun) const override;
   [[nodiscard]] uint64_t refused_streams() const override {
     return refused_.load(std::memory_order_relaxed);
+  }
+  [[nodiscard]] size_t connections() const override {
+    return options_.acceptor->counts(door_).connections;
+  }
+  [[nodiscard]] uint64_t refused_connections() const override {
+    return options_.acceptor->counts(door_).refused;
   }
   [[nodiscard]] uint64_t lists_sent() const override {
     return sent_.load(std::memory_order_relaxed);
@@ -219,6 +235,7 @@ class GrpcPluginServer final : public PluginServer {
   Service service_;
   std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::unique_ptr<grpc::Server> server_;
+  uint32_t door_ = 0;  // the acceptor's
   dev_t device_ = 0;
   ino_t inode_ = 0;
   std::thread thread_;
@@ -327,10 +344,7 @@ void Stream::done(int operation, bool ok) {
       break;
     case kGone:
       over_ = true;
-      if (listed_) {
-        server_.streams_.erase(place);
-        listed_ = false;
-      }
+      forget();
       break;
     default:  // kFinished
       in_flight_ = false;
@@ -342,8 +356,10 @@ void Stream::done(int operation, bool ok) {
 
 void Stream::started() {
   ask_for_next(server_);
-  if (server_.streams_.size() >= kMaxStreams) {
-    server_.refused_.fetch_add(1, std::memory_order_relaxed);
+  client = server_.options_.acceptor->stream_begun(server_.door_, context_.peer());
+  listed_ = make_room(client.pid);
+  if (!listed_) {
+    server_.options_.acceptor->stream_ended(server_.door_, client);
     in_flight_ = true;
     writer_.Finish(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
                                 fmt::format("{} ListAndWatch streams are open already; close one",
@@ -354,8 +370,31 @@ void Stream::started() {
   number = ++server_.begun_;
   server_.streams_.push_back(this);
   place = std::prev(server_.streams_.end());
-  listed_ = true;
   send();
+}
+
+bool Stream::make_room(int pid) {
+  if (server_.streams_.size() < kMaxStreams) return true;
+  server_.refused_.fetch_add(1, std::memory_order_relaxed);
+  std::vector<Guest> guests;
+  guests.reserve(server_.streams_.size());
+  for (const Stream* stream : server_.streams_) guests.push_back({stream->client.pid, true});
+  const std::optional<size_t> goes = who_goes(guests, pid);
+  if (!goes) return false;
+  (*std::next(server_.streams_.begin(), static_cast<std::ptrdiff_t>(*goes)))->cancel();
+  return true;
+}
+
+void Stream::cancel() {
+  forget();
+  context_.TryCancel();  // gone_ comes
+}
+
+void Stream::forget() {
+  if (!listed_) return;
+  listed_ = false;
+  server_.streams_.erase(place);
+  server_.options_.acceptor->stream_ended(server_.door_, client);
 }
 
 void Stream::send() {
@@ -399,30 +438,31 @@ Status GrpcPluginServer::open() {
                 missing ? "the kubelet makes this folder when it starts (see --kubelet-dir)"
                         : "run as root, or give write access to this folder");
   }
-  // gRPC removes the path that it was bound to when it ends, whoever's socket stands there by then.
-  // So it is bound beside, and moved into place: nobody else's is ever removed, and a stale one is
-  // replaced at once.
-  const std::string bound_path = fmt::format("{}/.{}", folder, options_.unique);
-  ::unlink(bound_path.c_str());
   grpc::ServerBuilder builder;
-  int bound = 0;
-  builder.AddListeningPort(grpc_target(bound_path), grpc::InsecureServerCredentials(), &bound);
   builder.RegisterService(&service_);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsPerConnection);
   builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
   if (!options_.memory) options_.memory = make_buffer_memory();
+  if (!options_.acceptor) options_.acceptor = std::make_shared<Acceptor>();
   builder.SetResourceQuota(options_.memory->quota());
   queue_ = builder.AddCompletionQueue();
   server_ = builder.BuildAndStart();
-  if (!server_ || bound == 0) return give_up();
-  struct stat info{};
-  if (::stat(bound_path.c_str(), &info) != 0 || ::rename(bound_path.c_str(), path.c_str()) != 0) {
-    return give_up();
+  if (!server_) return give_up("gRPC does not start");
+  auto listener = listen_at(path, fmt::format("{}/.{}", folder, options_.unique), kBacklog);
+  if (!listener) return give_up(std::strerror(listener.error()));
+  device_ = listener->device;
+  inode_ = listener->inode;
+  const auto door = options_.acceptor->open(
+      std::move(listener->fd), [server = server_.get()](UniqueFd connection) {
+        grpc::AddInsecureChannelFromFd(server, connection.release());
+      });
+  if (!door) {
+    if (in_place()) ::unlink(path.c_str());
+    return give_up(door.error().message);
   }
-  device_ = info.st_dev;
-  inode_ = info.st_ino;
+  door_ = *door;
   OptionsCall::ask_for_next(*this, kOptions);
   PreferredCall::ask_for_next(*this, kPreferred);
   AllocateCall::ask_for_next(*this, kAllocate);
@@ -432,8 +472,7 @@ Status GrpcPluginServer::open() {
   return {};
 }
 
-Status GrpcPluginServer::give_up() {
-  const int error = errno;
+Status GrpcPluginServer::give_up(const std::string& why) {
   if (server_) server_->Shutdown(std::chrono::system_clock::now());
   queue_->Shutdown();
   void* tag = nullptr;
@@ -441,8 +480,7 @@ Status GrpcPluginServer::give_up() {
   while (queue_->Next(&tag, &ok)) {
   }
   server_.reset();  // what comes from the queue is still the server's
-  return fail(Code::kFailed, "{}: the socket cannot be made: {}", options_.socket_path,
-              std::strerror(error));
+  return fail(Code::kFailed, "{}: the socket cannot be made: {}", options_.socket_path, why);
 }
 
 void GrpcPluginServer::run() {

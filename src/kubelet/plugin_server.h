@@ -6,6 +6,9 @@
 // thread. Every live ListAndWatch stream gets the newest list, and gets it again whenever publish()
 // brings another; a stream whose client has gone is reaped when that happens, not at the next
 // change. A client that reads slowly gets the newest list next, never a queue of old ones.
+//
+// Connections are accepted by a thread of their own, one for all servers (kubelet/acceptor.h, which
+// says who goes when there are too many).
 
 #include <cstdint>
 #include <functional>
@@ -18,8 +21,12 @@
 
 namespace gpuslice::kubelet {
 
-// Live ListAndWatch streams of one resource; one more is refused with RESOURCE_EXHAUSTED. The
-// kubelet holds one.
+// Open connections of one resource. Beyond it one is closed, the new one or another, and counted.
+// The kubelet has one.
+inline constexpr size_t kMaxConnections = 64;
+// Live ListAndWatch streams of one resource. One more is refused with RESOURCE_EXHAUSTED if it is
+// of the process that has the most, or of one that is not known; else it takes the place of that
+// process's oldest. The kubelet holds one.
 inline constexpr size_t kMaxStreams = 64;
 // gRPC's own default, which the kubelet has as well: a list that is longer cannot be sent.
 inline constexpr int kMaxMessageBytes = 4 * 1024 * 1024;
@@ -29,6 +36,7 @@ inline constexpr int kMaxCallsPerConnection = 100;
 inline constexpr size_t kMaxGrpcMemoryBytes = 64 * 1024 * 1024;
 class BufferMemory;
 [[nodiscard]] std::shared_ptr<const BufferMemory> make_buffer_memory();
+class Acceptor;
 // sun_path has 108 bytes with the terminating zero.
 inline constexpr size_t kMaxSocketPathBytes = 107;
 
@@ -49,6 +57,7 @@ class PluginServer {
     std::shared_ptr<const ports::DeviceList> list;
     Seen seen;
     std::shared_ptr<const BufferMemory> memory;  // null: one of its own
+    std::shared_ptr<Acceptor> acceptor;          // null: one of its own
     // Part of a file name that no other server of this machine uses at the same time.
     std::string unique;
   };
@@ -77,6 +86,9 @@ class PluginServer {
   [[nodiscard]] virtual uint64_t streams_begun() const = 0;
   [[nodiscard]] virtual bool watched_since(uint64_t begun) const = 0;
   [[nodiscard]] virtual uint64_t refused_streams() const = 0;
+  // Any thread. Open now, and closed because there were too many.
+  [[nodiscard]] virtual size_t connections() const = 0;
+  [[nodiscard]] virtual uint64_t refused_connections() const = 0;
   [[nodiscard]] virtual uint64_t lists_sent() const = 0;
 
  protected:

@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 #include "base/text.h"
@@ -21,6 +23,14 @@ std::string command_of(pid_t pid) {
   const ssize_t length = ::read(fd, name.data(), name.size());
   ::close(fd);
   return length > 0 ? std::string(trim({name.data(), static_cast<size_t>(length)})) : "";
+}
+
+// False: it is too long.
+bool address_of(const std::string& path, sockaddr_un& address) {
+  if (path.size() >= sizeof address.sun_path) return false;
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return true;
 }
 
 }  // namespace
@@ -53,9 +63,7 @@ std::string grpc_target(std::string_view path) {
 
 std::optional<std::string> who_serves(const std::string& path) {
   sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return std::nullopt;
-  std::memcpy(address.sun_path, path.data(), path.size());
+  if (!address_of(path, address)) return std::nullopt;
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return std::nullopt;
   std::optional<std::string> who;
@@ -73,6 +81,27 @@ std::optional<std::string> who_serves(const std::string& path) {
   }
   ::close(fd);
   return who;
+}
+
+std::expected<Listener, int> listen_at(const std::string& path, const std::string& beside,
+                                       int backlog) {
+  sockaddr_un address{};
+  if (!address_of(beside, address)) return std::unexpected(ENAMETOOLONG);
+  Listener listener;
+  listener.fd = UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!listener.fd.valid()) return std::unexpected(errno);
+  ::unlink(beside.c_str());
+  struct stat info{};
+  if (::bind(listener.fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      ::listen(listener.fd.get(), backlog) != 0 || ::stat(beside.c_str(), &info) != 0 ||
+      ::rename(beside.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(beside.c_str());
+    return std::unexpected(error);
+  }
+  listener.device = info.st_dev;
+  listener.inode = info.st_ino;
+  return listener;
 }
 
 }  // namespace gpuslice::kubelet

@@ -176,18 +176,69 @@ class Run:
                     with contextlib.suppress(OSError):
                         one.sendall(text + b"\n")
 
+    def flood(self):
+        """Thousands of connections to the plugins' sockets that stay, and more without end: the kubelet's stream lives, a new kubelet gets in."""
+        node, doors, stop = self.node, [connect for _, connect in self.doors()[2:]], threading.Event()
+        descriptors, memory = self.descriptors(), self.memory()
+        most, registrations = [0, 0], node.metric("gpuslice_registrations_total", resource=SLICE)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384), hard))
+
+        def come(connect, held):
+            for i in range(1_000_000):
+                if i < 2000:
+                    self.connected(connect, held)
+                else:
+                    with contextlib.suppress(OSError):
+                        connect().close()
+                if stop.is_set():
+                    return
+
+        def watch():
+            while not stop.wait(0.01):
+                most[:] = max(most[0], self.descriptors()), max(most[1], self.memory())
+
+        with contextlib.ExitStack() as held:
+            threads = [threading.Thread(target=come, args=(connect, held), daemon=True) for connect in doors] + [threading.Thread(target=watch, daemon=True)]
+            for thread in threads:
+                thread.start()
+            for name in (SLICE, "nvidia.com/gpu"):
+                eventually(f"connections beyond the limit of {name} are counted",
+                           lambda name=name: float(node.metric("gpuslice_queue_refused_total", queue=f"connections {name}")[0]) > 3000, 20)
+                same("connections up to the limit", [float(n) for n in node.metric("gpuslice_queue_length", queue=f"connections {name}")], [64.0])
+            self.served("a flood of connections")
+            same("the kubelet's stream lives", node.metric("gpuslice_registrations_total", resource=SLICE), registrations)
+            node.kubelet.terminate()
+            node.kubelet.wait(10)
+            node.start_kubelet()
+            eventually("a new kubelet is served", lambda: node.allocatable(SLICE) == self.replicas, 10)
+            self.served("a new kubelet in a flood of connections")
+            stop.set()
+            for thread in threads:
+                thread.join()
+        # Two of ours for each of 64 connections to two sockets, and as many that gRPC has yet to close; some for what the agent does meanwhile.
+        if most[0] > descriptors + 3 * 2 * 64 + 20 or most[1] > memory + 16 * 1024:
+            raise Failure(f"a flood of connections: the agent had {most[0]} descriptors after {descriptors}, and {most[1]} KiB after {memory}")
+        eventually("descriptors are given back", lambda: self.descriptors() <= descriptors + 4, 20)
+        print(f"ok   a flood of connections ({most[0]} descriptors of {descriptors}, {most[1] // 1024} MiB of {memory // 1024} at most)", flush=True)
+
     def without_descriptors(self):
         """As many connections as the agent may open: an edit of that time is not lost, and a kubelet that starts afterwards is served."""
         node, replicas = self.node, 7
         limits = resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE)
         same("descriptors are asked for", limits[0], min(limits[1], 65536))
-        resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, (self.descriptors() + 30, limits[1]))
+        few = self.descriptors() + 30
+        resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
         with contextlib.ExitStack() as held:
-            for _ in range(100):
-                self.connected(self.doors()[2][1], held)
+            for door in (2, 3, 0):  # the last takes them one by one
+                for _ in range(100):
+                    self.connected(self.doors()[door][1], held)
+            eventually("none or one is left", lambda: self.descriptors() >= few - 1)
+            resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, (8, limits[1]))  # connections take two: not that one either
             node.configure(SHARED % replicas)
             eventually("the edit cannot be read", lambda: "Too many open files" in node.log("agent"), 5)
             same("served as before", node.allocatable(SLICE), self.replicas)
+            resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, (few, limits[1]))
         eventually("the edit is read", lambda: node.allocatable(SLICE) == replicas, 5)
         resource.prlimit(node.agent.pid, resource.RLIMIT_NOFILE, limits)
         self.replicas = 4
@@ -219,6 +270,7 @@ class Run:
         same("the limit is told", [float(limit) for limit in node.metric("gpuslice_queue_limit", queue="local_connections")], [16.0])
         eventually("health", lambda: node.get("/healthz") == "ok\n")
         self.served("afterwards")
+        self.flood()
         self.without_descriptors()
         self.served("with descriptors again")
         print(f"ok   given back: {self.descriptors()} descriptors of {descriptors}, {self.memory() // 1024} MiB of {memory // 1024}")

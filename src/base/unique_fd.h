@@ -6,7 +6,7 @@
 
 #include <utility>
 
-namespace gpuslice::host {
+namespace gpuslice {
 
 class UniqueFd {
  public:
@@ -23,6 +23,8 @@ class UniqueFd {
 
   [[nodiscard]] int get() const { return fd_; }
   [[nodiscard]] bool valid() const { return fd_ >= 0; }
+  // Whoever takes it closes it.
+  [[nodiscard]] int release() { return std::exchange(fd_, -1); }
   void reset(int fd) {
     if (fd_ >= 0) ::close(fd_);
     fd_ = fd;
@@ -32,4 +34,4 @@ class UniqueFd {
   int fd_ = -1;
 };
 
-}  // namespace gpuslice::host
+}  // namespace gpuslice
