@@ -1,5 +1,6 @@
 #include "kubelet/beat.h"
 
+#include <grpc/support/time.h>
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 
@@ -26,10 +27,8 @@ Duration Beat::unanswered(grpc::CompletionQueue& queue, void* tag) {
   if (const int64_t since = since_.load(); since != 0) return Duration(now() - since);
   since_.store(now());
   alarm_ = std::make_unique<Alarm>();
-  alarm_->alarm.Set(&queue, std::chrono::system_clock::now(), tag);
+  alarm_->alarm.Set(&queue, gpr_inf_past(GPR_CLOCK_MONOTONIC), tag);
   return Duration::zero();
 }
-
-void Beat::end() { alarm_.reset(); }
 
 }  // namespace gpuslice::kubelet

@@ -23,12 +23,12 @@ class Beat {
   Beat& operator=(const Beat&) = delete;
 
   // For how long the beat under way has waited; sends one, and returns zero, when there is none.
-  // Not after end(), and from one thread at a time. `tag` comes out of the queue, once for each.
+  // From one thread at a time, and not once the queue is shut. `tag` comes out of the queue, once
+  // for each, at once: a beat lives until the queue has been emptied, for gRPC 1.51 uses an alarm
+  // that ends while it fires.
   [[nodiscard]] Duration unanswered(grpc::CompletionQueue& queue, void* tag);
   // On the queue's thread: the tag has come.
   void heard() { since_.store(0); }
-  // Before the queue is shut. The tag of a beat under way still comes.
-  void end();
 
  private:
   struct Alarm;

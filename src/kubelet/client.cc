@@ -128,7 +128,6 @@ class Client::Impl {
       const std::lock_guard lock(mutex_);
       closing_ = true;
       for (Call* call : calls_) call->context.TryCancel();
-      beat_.end();
       // Calls under way finish on the queue before it says that it is empty.
       queue_.Shutdown();
     }

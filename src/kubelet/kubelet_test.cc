@@ -573,6 +573,14 @@ TEST_F(PluginServerTest, AThreadThatHangsIsSilentAndOneThatLivesIsNot) {
   server_.reset();  // with a beat under way
 }
 
+TEST_F(PluginServerTest, EndsWithABeatUnderWay) {
+  for (int i = 0; i < 300; ++i) {
+    serve();
+    (void)server_->unanswered();
+    server_.reset();
+  }
+}
+
 TEST_F(PluginServerTest, EndsAtOnceWithStreamsOpenAndTakesItsSocketAlong) {
   serve();
   grpc::ClientContext context;

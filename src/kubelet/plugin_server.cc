@@ -167,7 +167,6 @@ class GrpcPluginServer final : public PluginServer {
     // a queue that was shut, such as the write of a newer list after the one under way.
     server_->Shutdown(std::chrono::system_clock::now());
     for (int open = open_.load(); open != 0; open = open_.load()) open_.wait(open);
-    beat_.beat.end();
     queue_->Shutdown();
     thread_.join();
     if (in_place()) ::unlink(options_.socket_path.c_str());
