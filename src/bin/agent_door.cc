@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "agent/question.h"
 #include "base/text.h"
 
 namespace gpuslice::bin {
@@ -15,30 +16,6 @@ using Then = host::LocalServer::Then;
 
 std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-Error not_understood(const std::string& what) {
-  return {Code::kUsage,
-          fmt::format("the agent does not understand this question: {}; programs of the same "
-                      "version as the agent ask it",
-                      what),
-          {}};
-}
-
-// {"GPU-…": ["MIG-…", …], …}
-Result<agent::Withdrawal> read_withdrawal(const Json& gpus) {
-  agent::Withdrawal out;
-  if (!gpus.is_object()) return std::unexpected(not_understood("\"gpus\" is no object"));
-  for (const auto& [uuid, devices] : gpus.items()) {
-    if (!devices.is_array())
-      return std::unexpected(not_understood("the devices of a GPU are no array"));
-    std::set<std::string>& named = out.devices[uuid];
-    for (const Json& device : devices) {
-      if (!device.is_string()) return std::unexpected(not_understood("a device is no text"));
-      named.insert(device.get<std::string>());
-    }
-  }
-  return out;
 }
 
 }  // namespace
@@ -67,23 +44,21 @@ void AgentDoor::open() {
 }
 
 void AgentDoor::asked(const host::LocalServer::Peer& peer, const std::string& line) {
-  const Json question = Json::parse(line, nullptr, false);
-  const auto ask = question.is_object() ? question.find("ask") : question.end();
-  if (!question.is_object() || ask == question.end() || !ask->is_string())
-    return refuse(peer.id, not_understood("it is no JSON object with \"ask\""));
-  const std::string what = ask->get<std::string>();
-  if (what == "status") return server_->answer(peer.id, sources_.status(), Then::kClose);
-  if (what == "ledger") {
-    Json ids = Json::array();
-    for (const GivenOut& one : sources_.ledger())
-      ids.push_back({{"id", one.id}, {"unlisted", one.unlisted}});
-    return server_->answer(peer.id, dump(Json::object({{"ledger", std::move(ids)}})), Then::kClose);
+  auto question = agent::read_question(line);
+  if (!question) return refuse(peer.id, question.error());
+  switch (question->ask) {
+    case agent::Question::Ask::kStatus:
+      return server_->answer(peer.id, sources_.status(), Then::kClose);
+    case agent::Question::Ask::kLedger: {
+      Json ids = Json::array();
+      for (const GivenOut& one : sources_.ledger())
+        ids.push_back({{"id", one.id}, {"unlisted", one.unlisted}});
+      return server_->answer(peer.id, dump(Json::object({{"ledger", std::move(ids)}})),
+                             Then::kClose);
+    }
+    case agent::Question::Ask::kWithdraw:
+      return withdraw(peer, std::move(question->withdrawal));
   }
-  if (what != "withdraw") return refuse(peer.id, not_understood(json_escape(what)));
-  const auto gpus = question.find("gpus");
-  auto withdrawal = read_withdrawal(gpus == question.end() ? Json() : *gpus);
-  if (!withdrawal) return refuse(peer.id, withdrawal.error());
-  withdraw(peer, std::move(*withdrawal));
 }
 
 void AgentDoor::withdraw(const host::LocalServer::Peer& peer, agent::Withdrawal withdrawal) {
