@@ -40,7 +40,8 @@ std::string_view fault_name(Fault fault) {
                                          "patch refused",
                                          "node replaced",
                                          "label taken",
-                                         "pause left"};
+                                         "pause left",
+                                         "driver hangs"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }

@@ -45,8 +45,9 @@ enum class Fault : uint8_t {
   kNodeReplaced,   // the Node was deleted, and made again under another uid
   kLabelTaken,     // somebody else set a label of ours
   kMigPausedLeft,  // a label that a crashed MIG manager left
+  kDriverHangs,    // at its next question, for longer than MIG may be pending; nothing else happens
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kMigPausedLeft) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kDriverHangs) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 }  // namespace gpuslice::dst

@@ -23,14 +23,17 @@ void NodeModel::ask_driver(Question question) {
 void NodeModel::next_question() {
   driver_busy_ = !questions_.empty();
   if (!driver_busy_) return;
-  after_for_agent(driver_latency_ + milliseconds(random_.below(20)), [this] {
-    const Question question = std::move(questions_.front());
-    questions_.pop_front();
-    Task answer = question();
-    after_for_agent(hardware_.waited(), [this, answer = std::move(answer)] {
-      answer();
-      next_question();
-    });
+  after_for_agent(driver_latency_ + milliseconds(random_.below(20)), [this] { begin_question(); });
+}
+
+void NodeModel::begin_question() {
+  if (now() < driver_hangs_until_) return after_for_agent(seconds(1), [this] { begin_question(); });
+  const Question question = std::move(questions_.front());
+  questions_.pop_front();
+  Task answer = question();
+  after_for_agent(hardware_.waited(), [this, answer = std::move(answer)] {
+    answer();
+    next_question();
   });
 }
 
@@ -45,6 +48,10 @@ void NodeModel::ask_inventory() {
     return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()]() mutable {
       if (inventory) {
         seen_uuids_ = std::move(uuids);
+        for (const ports::Gpu& gpu : inventory->gpus) {
+          shown_.insert(gpu.uuid);
+          for (const ports::MigDevice& device : gpu.mig_devices) shown_.insert(device.uuid);
+        }
         if (!change_) withdrawals_.changed();
       }
       agent_->on_inventory(std::move(inventory));

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "agent/config_key.h"
 #include "node_model.h"
 
@@ -36,6 +38,7 @@ void NodeModel::fault_event(Fault fault) {
     case Fault::kDriverSlow:
     case Fault::kDriverFails:
     case Fault::kDriverAway:
+    case Fault::kDriverHangs:
     case Fault::kMigCallsFail:
     case Fault::kKilledInChange:
     case Fault::kForeignChange:
@@ -77,6 +80,14 @@ void NodeModel::driver_fault(Fault fault) {
       hardware_.set_away(true);
       time_.after(seconds(random_.between(1, 30)), [this] { hardware_.set_away(false); });
       return;
+    case Fault::kDriverHangs: {
+      if (!random_.chance(1, 16)) return;  // it takes long
+      strike(fault);
+      const Duration hang = agent::kPendingDeadline + seconds(random_.between(20, 60));
+      driver_hangs_until_ = now() + hang;
+      quiet_ = hang;
+      return set_label(some_label());
+    }
     case Fault::kMigCallsFail:
       strike(fault);
       return hardware_.fail_changes(static_cast<int>(1 + random_.below(12)));
@@ -178,8 +189,9 @@ void NodeModel::chance_event() {
       fault_event(static_cast<Fault>(random_.below(kFaults)));
     run_agent();
   });
-  run_until(now() + milliseconds(random_.chance(1, 3) ? random_.between(0, 20)
-                                                      : random_.between(20, 5000)));
+  run_until(
+      now() + std::exchange(quiet_, {}) +
+      milliseconds(random_.chance(1, 3) ? random_.between(0, 20) : random_.between(20, 5000)));
 }
 
 }  // namespace gpuslice::dst

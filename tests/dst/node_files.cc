@@ -25,6 +25,7 @@ Status NodeModel::write_atomic(const std::string& path, const std::string& text,
   else if (const auto old = files_.find(path); !unwritten_.contains(path))
     unwritten_[path] = old == files_.end() ? std::optional<std::string>() : old->second;
   files_[path] = text;
+  if (path == std::string(kLedger) + ".gpus") remember_memo(text);
   return {};
 }
 
@@ -67,9 +68,10 @@ void NodeModel::lose_unwritten() {
   }
 }
 
-bool NodeModel::unknowable(const std::string& uuid) const {
-  const auto memo = files_.find(std::string(kLedger) + ".gpus");
-  return memo == files_.end() || memo->second.find(uuid) == std::string::npos;
+// An agent has written down which GPUs it knows: later ones must not forget them.
+void NodeModel::remember_memo(const std::string& text) {
+  for (const std::string& uuid : hardware_.uuids())
+    if (uuid.starts_with("GPU-") && text.find(uuid) != std::string::npos) memoed_.insert(uuid);
 }
 
 }  // namespace gpuslice::dst

@@ -164,6 +164,7 @@ void NodeModel::kill_agent() {
   hardware_.in_change(false);
   hardware_.drop_locks();
   mig_status_ = {};
+  shown_.clear();
   labels_wanted_.clear();
   withdrawals_.forget();
   for (auto& [resource, served] : served_) drop_stream(resource);
@@ -206,6 +207,7 @@ void NodeModel::reboot(bool power_cut) {
   views_.clear();
   hardware_.reboot();
   taken_.clear();
+  memoed_.clear();
   start_later(seconds(random_.between(1, 20)));
 }
 

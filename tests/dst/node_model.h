@@ -109,9 +109,11 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] bool agent_alive() const { return agent_ != nullptr; }
   [[nodiscard]] const agent::Agent* agent() const { return agent_.get(); }
   [[nodiscard]] bool pods_known_since_start() const { return pods_known_; }
-  // A GPU that no agent of this boot could write down: if it is lost at a start, nobody can know
-  // its UUID.
-  [[nodiscard]] bool unknowable(const std::string& uuid) const;
+  // This agent has not seen it, nor could an earlier one of this boot write it down (of a GPU: its
+  // MIG devices are not in the memo): if it is lost at a start, nobody can know its UUID.
+  [[nodiscard]] bool unknowable(const std::string& uuid) const {
+    return !shown_.contains(uuid) && !memoed_.contains(uuid);
+  }
   [[nodiscard]] std::string last_good_text() const;
   // By UUID of a GPU (then all of its MIG devices as well) or of a MIG device.
   [[nodiscard]] const std::map<std::string, Struck>& struck() {
@@ -191,6 +193,7 @@ class NodeModel final : public ports::HostFiles,
   // Disk.
   void put(const std::string& path, const std::string& text);  // by hand, durable
   void lose_unwritten();
+  void remember_memo(const std::string& text);
 
   // Wishes.
   void first_wishes();
@@ -214,6 +217,7 @@ class NodeModel final : public ports::HostFiles,
   // Driver.
   void ask_driver(Question question);
   void next_question();
+  void begin_question();
   [[nodiscard]] Task in_change(const std::function<Task()>& work);
   [[nodiscard]] mig::Ports change_ports();
   [[nodiscard]] mig::Options change_options();
@@ -243,6 +247,7 @@ class NodeModel final : public ports::HostFiles,
   Timeline time_;
   Duration wall_offset_ = std::chrono::hours(500'000);
   MonotonicTime agent_wakes_ = MonotonicTime::max();
+  Duration quiet_{};  // nothing new happens for so long
 
   // Hardware.
   Hardware hardware_;
@@ -251,11 +256,14 @@ class NodeModel final : public ports::HostFiles,
   bool events_paused_ = false;  // of the driver, from a switch of modes on to its answer
   std::unique_ptr<mig::Change> change_;
   std::set<std::string> seen_uuids_;  // by the agent's last look
+  std::set<std::string> shown_;       // GPUs and MIG devices, to this life of the agent
+  std::set<std::string> memoed_;      // GPUs, by agents of this boot
   std::set<std::string> taken_;
   std::map<std::string, Struck> struck_;
   std::set<std::string> ever_struck_;
   int driver_fails_ = 0;
   Duration driver_latency_ = std::chrono::milliseconds(5);
+  MonotonicTime driver_hangs_until_{};
 
   // Files.
   std::map<std::string, std::string> files_;

@@ -259,6 +259,7 @@ void NodeModel::heal() {
   hardware_.fail_changes(0);
   hardware_.die_in_change(-1);
   hardware_.set_away(false);
+  driver_hangs_until_ = now();
   dies_in_calls_ = -1;
   full_.clear();
   driver_fails_ = refuse_ = pods_unknown_ = 0;
