@@ -41,7 +41,9 @@ std::string_view fault_name(Fault fault) {
                                          "node replaced",
                                          "label taken",
                                          "pause left",
-                                         "driver hangs"};
+                                         "driver hangs",
+                                         "apply beside",
+                                         "apply killed"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }

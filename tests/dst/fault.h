@@ -46,8 +46,10 @@ enum class Fault : uint8_t {
   kLabelTaken,     // somebody else set a label of ours
   kMigPausedLeft,  // a label that a crashed MIG manager left
   kDriverHangs,    // at its next question, for longer than MIG may be pending; nothing else happens
+  kApplyBeside,    // another gpuslice changed a GPU while the agent serves
+  kApplyKilled,    // … and died in it
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kDriverHangs) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kApplyKilled) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 }  // namespace gpuslice::dst

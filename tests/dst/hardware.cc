@@ -55,8 +55,8 @@ Hardware::Hardware(Random& random) {
 
 std::optional<Error> Hardware::before(std::string_view call) {
   if (away_) return Error{Code::kUnavailable, "NVIDIA driver: not loaded", {}};
-  if (!in_change_) return std::nullopt;
   count_call();
+  if (!in_change_ || in_apply_) return std::nullopt;
   if (failing_changes_ == 0 || !changes_something(call)) return std::nullopt;
   --failing_changes_;
   return Error{failing_changes_ % 2 == 0 ? Code::kInUse : Code::kTimeout,
@@ -65,6 +65,10 @@ std::optional<Error> Hardware::before(std::string_view call) {
 }
 
 void Hardware::count_call() {
+  if (in_apply_) {
+    if (apply_dies_in_ >= 0 && apply_dies_in_-- == 0) throw Died{Fault::kApplyKilled};
+    return;
+  }
   if (!in_change_ || dies_in_ < 0) return;
   if (dies_in_-- == 0) throw Died{Fault::kKilledInChange};
 }

@@ -65,6 +65,12 @@ class Hardware final : public ports::Locks, public ports::Pause {
   // The agent dies at this call of NVML inside a change, counted from now.
   void die_in_change(int calls) { dies_in_ = calls; }
   [[nodiscard]] bool about_to_die() const { return dies_in_ >= 0; }
+  // The calls inside a change of another program's, which dies at the call `dies_in`; below 0:
+  // never.
+  void in_apply(bool on, int dies_in) {
+    in_apply_ = on;
+    apply_dies_in_ = dies_in;
+  }
   void count_call();  // of a port inside a change: throws Died when it is the one
   void in_change(bool on) {
     in_change_ = on;
@@ -103,6 +109,8 @@ class Hardware final : public ports::Locks, public ports::Pause {
   Duration waited_{};
   bool in_change_ = false;
   int dies_in_ = -1;
+  bool in_apply_ = false;
+  int apply_dies_in_ = -1;
   int failing_changes_ = 0;
   bool away_ = false;
   int32_t next_pid_ = 5000;

@@ -73,7 +73,7 @@ mig::Options NodeModel::change_options() {
   options.lock_folder = "/run/gpuslice/mig";
   // As bin/holders.cc asks.
   options.holders = [this](const mig::GpuState& state) -> Result<std::vector<mig::Holder>> {
-    if (!kubelet_up_ || pods_unknown_ > 0)
+    if (!agent_ || !kubelet_up_ || pods_unknown_ > 0)
       return fail(Code::kUnavailable, "which pods hold devices cannot be asked");
     std::vector<ports::PodDevices> pods;
     for (const Pod& pod : pods_)

@@ -44,6 +44,9 @@ void NodeModel::fault_event(Fault fault) {
     case Fault::kForeignChange:
     case Fault::kXid:
       return driver_fault(fault);
+    case Fault::kApplyBeside:
+    case Fault::kApplyKilled:
+      return apply_comes(fault == Fault::kApplyKilled);
     case Fault::kAgentKilled:
     case Fault::kMigPausedLeft:
     case Fault::kReboot:

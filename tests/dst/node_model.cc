@@ -34,6 +34,7 @@ NodeModel::NodeModel(uint64_t seed, bool keep_trace)
 
 NodeModel::~NodeModel() {
   killing_ = true;
+  apply_.reset();
   kube_.reset();
   agent_.reset();
 }
@@ -162,7 +163,6 @@ void NodeModel::kill_agent() {
   events_paused_ = false;
   change_.reset();
   hardware_.in_change(false);
-  hardware_.drop_locks();
   mig_status_ = {};
   shown_.clear();
   labels_wanted_.clear();
@@ -179,7 +179,7 @@ void NodeModel::start_later(Duration d) {
 }
 
 void NodeModel::port_call() {
-  if (killing_ || dies_in_calls_ < 0) return;
+  if (killing_ || apply_at_work_ || dies_in_calls_ < 0) return;
   if (dies_in_calls_-- == 0) throw Died{dies_by_};
 }
 
@@ -196,6 +196,7 @@ void NodeModel::guarded(const std::function<void()>& work) {
 
 void NodeModel::reboot(bool power_cut) {
   kill_agent();
+  apply_.reset();
   if (power_cut) lose_unwritten();
   unwritten_.clear();
   std::erase_if(files_, [](const auto& file) { return file.first.starts_with("/run/"); });

@@ -6,7 +6,7 @@
 //
 // node_model.cc has time and the agent's life, node_files.cc the disk, node_wishes.cc what people
 // want of the node, node_driver.cc the worker of NVML, node_kubelet.cc kubelet and pods,
-// node_faults.cc what is done to it all.
+// node_apply.cc another gpuslice beside the agent, node_faults.cc what is done to it all.
 
 #include <array>
 #include <cstdint>
@@ -235,6 +235,15 @@ class NodeModel final : public ports::HostFiles,
   void folder_changed();
   [[nodiscard]] std::string some_resource();
 
+  // Another gpuslice.
+  void as_apply(int dies_in, const std::function<void()>& work);
+  void apply_comes(bool dies);
+  void apply_later(Duration d, void (NodeModel::*work)());
+  void apply_waits();
+  void apply_works();
+  void apply_is_done();
+  void apply_ends(bool abandons);
+
   // Faults.
   void fault_event(Fault fault);
   void kubelet_fault(Fault fault);
@@ -255,6 +264,17 @@ class NodeModel final : public ports::HostFiles,
   bool driver_busy_ = false;
   bool events_paused_ = false;  // of the driver, from a switch of modes on to its answer
   std::unique_ptr<mig::Change> change_;
+  struct Apply {
+    uint64_t turn = 0;
+    bool dies = false;
+    uint64_t life = 0;  // of the agent that withdraws for it
+    std::optional<agent::Withdrawals::Id> lease;
+    MonotonicTime until{};                // it waits for the agent's answer
+    std::unique_ptr<mig::Change> change;  // null: it is done, or died
+  };
+  std::unique_ptr<Apply> apply_;
+  uint64_t applies_ = 0;
+  bool apply_at_work_ = false;
   std::set<std::string> seen_uuids_;  // by the agent's last look
   std::set<std::string> shown_;       // GPUs and MIG devices, to this life of the agent
   std::set<std::string> memoed_;      // GPUs, by agents of this boot

@@ -261,6 +261,7 @@ void NodeModel::heal() {
   hardware_.set_away(false);
   driver_hangs_until_ = now();
   dies_in_calls_ = -1;
+  apply_ends(true);
   full_.clear();
   driver_fails_ = refuse_ = pods_unknown_ = 0;
   driver_latency_ = milliseconds(5);
