@@ -60,8 +60,9 @@ Status check_gpu(uint32_t index, const Gpu& gpu) {
 constexpr int64_t kMostNs = int64_t{1} << 62;
 bool sane_time(int64_t ns) { return ns >= 0 && ns < kMostNs; }
 
-Status check_past(uint32_t index, const Stretch (&past)[kMaxStretches]) {
-  int64_t later = kMostNs;
+// What is remembered ended when the GPU was settled last, or before: the newest comes first.
+Status check_past(uint32_t index, const Stretch (&past)[kMaxStretches], int64_t settled_ns) {
+  int64_t later = settled_ns;
   for (const Stretch& stretch : past) {
     if (stretch.until_ns < 0 || stretch.until_ns > later || stretch.permille > 1000)
       return fail(Code::kCorrupt, "GPU {}: an impossible past", index);
@@ -70,8 +71,9 @@ Status check_past(uint32_t index, const Stretch (&past)[kMaxStretches]) {
   return {};
 }
 
-Status check_life(uint32_t index, const Gpu& gpu, const GpuLife& life) {
-  if (!sane_time(life.settled_ns) || life.energy_mj > (uint64_t{1} << 62))
+Status check_life(uint32_t index, const Gpu& gpu, const GpuLife& life, int64_t last_ns) {
+  if (!sane_time(life.settled_ns) || life.settled_ns > last_ns ||
+      life.energy_mj > (uint64_t{1} << 62))
     return fail(Code::kCorrupt, "GPU {}: energy or temperature of an impossible time", index);
   if (gpu.locked_graphics_min_mhz > gpu.locked_graphics_max_mhz ||
       gpu.locked_memory_min_mhz > gpu.locked_memory_max_mhz)
@@ -122,8 +124,9 @@ Status validate(const State& state) {
   if (!terminated(node.driver)) return fail(Code::kCorrupt, "a driver version without end");
   for (uint32_t index = 0; index < node.gpu_count; ++index) {
     TRY(check_gpu(index, state.gpus[index]));
-    TRY(check_life(index, state.gpus[index], state.life.gpus[index]));
-    TRY(check_past(index, state.life.past[index]));
+    const GpuLife& life = state.life.gpus[index];
+    TRY(check_life(index, state.gpus[index], life, state.node.clock.last_ns));
+    TRY(check_past(index, state.life.past[index], life.settled_ns));
   }
   TRY(check_tables(state));
   return check_holders(state);

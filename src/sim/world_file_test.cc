@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "sim/testing.h"
+#include "sim/validate.h"
 #include "sim/world.h"
 
 namespace gpuslice::sim {
@@ -94,6 +95,21 @@ TEST(WorldFile, DamageUnderARunningWorldIsToldByTheNextWrite) {
   EXPECT_EQ(status.error().code, Code::kCorrupt);
   EXPECT_EQ(world->snapshot(), good);
   EXPECT_EQ(other->snapshot()->node.gpu_count, 0U) << "it had read nothing yet";
+}
+
+TEST(WorldFile, NothingInItIsNewerThanItsClock) {
+  const TempFolder folder;
+  const auto world = must(World::create(folder.path(), four_a100()));
+  bump(*world);
+  const State good = *world->snapshot();
+  ASSERT_TRUE(validate(good));
+  EXPECT_LE(good.life.gpus[0].settled_ns, good.node.clock.last_ns);
+  State one = good;
+  one.life.past[0][0].until_ns = one.life.gpus[0].settled_ns + 1;
+  EXPECT_EQ(validate(one).error().message, "GPU 0: an impossible past");
+  one = good;
+  one.life.gpus[1].settled_ns = one.node.clock.last_ns + 1;
+  EXPECT_EQ(validate(one).error().message, "GPU 1: energy or temperature of an impossible time");
 }
 
 }  // namespace

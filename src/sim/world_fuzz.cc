@@ -103,7 +103,7 @@ void use(const State& accepted) {
   state = accepted;
   const Caller root{.admin = true};
   settle_clock(state);
-  const int64_t now = now_ns(state);
+  const int64_t now = state.node.clock.last_ns;
   uint64_t masks[kMaxGpus] = {};
   std::fill(std::begin(masks), std::end(masks), ~uint64_t{0});
   (void)next_event(state, 1, masks);
