@@ -69,7 +69,7 @@ class Asking {
     auto collected = std::make_unique<Collected>();
     std::future<Status> ended = collected->ended.get_future();
     transport_->post([&] { wire_->send(std::move(request), *collected); });
-    if (ended.wait_for(seconds(20)) != std::future_status::ready)
+    if (ended.wait_for(seconds(60)) != std::future_status::ready)
       throw std::runtime_error("no answer within 20 s");
     return {std::move(collected), ended.get()};
   }
@@ -283,7 +283,7 @@ class ClientTest : public ::testing::Test, public ports::KubeEvents {
   // Waits until `line` is told; what came before it is dropped.
   bool hears(const std::string& line) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, seconds(20), [&] {
+    return changed_.wait_for(lock, seconds(60), [&] {
       while (!told_.empty()) {
         const std::string first = told_.front();
         told_.pop_front();
