@@ -167,6 +167,8 @@ def fewer_replicas(it):
     it.node.configure(SHARED.replace("replicas: 4", "replicas: 2"))
     it.node.start_agent()
     eventually("all that is held is listed", lambda: len(it.ledger()) == 10, 20)
+    # The ledger is there before the first list is: which must have all ten.
+    eventually("the agent offers something", lambda: it.node.allocatable(GPU) > 0, 20)
     seen = it.node.allocatable(GPU)
     if seen < 10:
         raise Failure(f"{seen} are offered and 10 are held")
