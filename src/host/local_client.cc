@@ -2,13 +2,13 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "base/unix_address.h"
 #include "host/event_loop.h"
 #include "host/files.h"
 #include "host/local_server.h"
@@ -32,13 +32,11 @@ bool ready(int fd, short events, MonotonicTime until) {
 }  // namespace
 
 Result<std::optional<LocalClient>> LocalClient::connect(const std::string& path) {
-  if (path.size() > kMaxLocalPathBytes) return std::nullopt;  // nobody can listen there
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
+  const std::optional<sockaddr_un> address = unix_address(path);
+  if (!address) return std::nullopt;  // nobody can listen there
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return fail(Code::kFailed, "{}: {}", path, std::strerror(errno));
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0)
     return LocalClient(path, std::move(fd));
   if (errno == ENOENT || errno == ENOTDIR || errno == ECONNREFUSED) return std::nullopt;
   if (errno == EAGAIN)

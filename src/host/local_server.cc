@@ -4,13 +4,14 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 
+#include "base/unix_address.h"
 #include "host/files.h"
 
 namespace gpuslice::host {
@@ -20,18 +21,11 @@ constexpr int kBacklog = 16;
 // Out of file descriptors: the next try.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 
-sockaddr_un address_of(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return address;
-}
-
 bool somebody_answers(const std::string& path) {
   const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const sockaddr_un address = address_of(path);
-  return fd.valid() &&
-         (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
+  const std::optional<sockaddr_un> address = unix_address(path);
+  return fd.valid() && address &&
+         (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0 ||
           errno == EAGAIN);  // a full backlog is somebody too
 }
 
@@ -58,7 +52,8 @@ Status LocalServer::open() {
   // Bound beside and moved into place: nobody can connect before its mode is right, and a stale one
   // is replaced at once.
   const std::string beside = path_ + ".new";
-  if (beside.size() > kMaxLocalPathBytes)
+  const std::optional<sockaddr_un> address = unix_address(beside);
+  if (!address)
     return fail(Code::kInvalidConfig,
                 "{}: a socket's path may have {} characters, this has {}; choose a shorter folder "
                 "with --run-dir",
@@ -69,10 +64,9 @@ Status LocalServer::open() {
   TRY(make_folders(path_.substr(0, path_.rfind('/'))));
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   ::unlink(beside.c_str());
-  const sockaddr_un address = address_of(beside);
   struct stat info{};
   if (!fd.valid() ||
-      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0 ||
       ::chmod(beside.c_str(), 0600) != 0 || ::listen(fd.get(), kBacklog) != 0 ||
       ::stat(beside.c_str(), &info) != 0 || ::rename(beside.c_str(), path_.c_str()) != 0) {
     const int error = errno;

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
@@ -11,6 +10,7 @@
 #include <cstring>
 
 #include "base/text.h"
+#include "base/unix_address.h"
 #include "kubelet/plugin_server.h"
 
 namespace gpuslice::kubelet {
@@ -23,14 +23,6 @@ std::string command_of(pid_t pid) {
   const ssize_t length = ::read(fd, name.data(), name.size());
   ::close(fd);
   return length > 0 ? std::string(trim({name.data(), static_cast<size_t>(length)})) : "";
-}
-
-// False: it is too long.
-bool address_of(const std::string& path, sockaddr_un& address) {
-  if (path.size() >= sizeof address.sun_path) return false;
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  return true;
 }
 
 }  // namespace
@@ -62,37 +54,36 @@ std::string grpc_target(std::string_view path) {
 }
 
 std::optional<std::string> who_serves(const std::string& path) {
-  sockaddr_un address{};
-  if (!address_of(path, address)) return std::nullopt;
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return std::nullopt;
+  const std::optional<sockaddr_un> address = unix_address(path);
+  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!address || !fd.valid()) return std::nullopt;
   std::optional<std::string> who;
   // A full backlog (EAGAIN) is somebody too.
-  if (::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 ||
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0 ||
       errno == EAGAIN) {
     who = "another program";
     ucred peer{};
     socklen_t length = sizeof peer;
-    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0) {
+    if (::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0) {
       const std::string command = command_of(peer.pid);
       who = command.empty() ? fmt::format("another program (PID {})", peer.pid)
                             : fmt::format("{} (PID {})", command, peer.pid);
     }
   }
-  ::close(fd);
   return who;
 }
 
 std::expected<Listener, int> listen_at(const std::string& path, const std::string& beside,
                                        int backlog) {
-  sockaddr_un address{};
-  if (!address_of(beside, address)) return std::unexpected(ENAMETOOLONG);
+  const std::optional<sockaddr_un> address = unix_address(beside);
+  if (!address) return std::unexpected(ENAMETOOLONG);
   Listener listener;
   listener.fd = UniqueFd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!listener.fd.valid()) return std::unexpected(errno);
   ::unlink(beside.c_str());
   struct stat info{};
-  if (::bind(listener.fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+  if (::bind(listener.fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) !=
+          0 ||
       ::listen(listener.fd.get(), backlog) != 0 || ::stat(beside.c_str(), &info) != 0 ||
       ::rename(beside.c_str(), path.c_str()) != 0) {
     const int error = errno;

@@ -6,7 +6,6 @@
 #include <spawn.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,8 +14,11 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/text.h"
+#include "base/unique_fd.h"
+#include "base/unix_address.h"
 #include "sim/world.h"
 #include "simkubelet/messages.h"
 #include "simkubelet/node.h"
@@ -31,26 +33,12 @@ using Json = nlohmann::json;
 constexpr size_t kMaxLine = 16 * 1024 * 1024;
 constexpr int kLookEveryMs = 200;
 
-struct Fd {
-  int fd = -1;
-  explicit Fd(int f) : fd(f) {}
-  ~Fd() {
-    if (fd >= 0) ::close(fd);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-};
-
 std::string control_path(const std::string& dir) { return dir + "/gpuslice-sim.sock"; }
 
 Result<sockaddr_un> address(const std::string& path) {
-  sockaddr_un out{};
-  out.sun_family = AF_UNIX;
-  if (path.size() >= sizeof out.sun_path)
-    return fail(Code::kUsage, "{}: too long for a socket: at most {} characters", path,
-                sizeof out.sun_path - 1);
-  std::memcpy(out.sun_path, path.data(), path.size());
-  return out;
+  if (const std::optional<sockaddr_un> out = unix_address(path)) return *out;
+  return fail(Code::kUsage, "{}: too long for a socket: at most {} characters", path,
+              sizeof sockaddr_un{}.sun_path - 1);
 }
 
 // One line; empty when the peer is gone or says more than kMaxLine.
@@ -83,14 +71,14 @@ void write_line(int fd, std::string line) {
 
 Result<Json> ask(const std::string& dir, const Json& request) {
   TRY_ASSIGN(const sockaddr_un to, address(control_path(dir)));
-  const Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (fd.fd < 0 || ::connect(fd.fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
+  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd.valid() || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0)
     return fail(Code::kUnavailable,
                 "{}: no kubelet stand-in runs there; start one with: gpuslice-sim kubelet --root "
                 "ROOT --dir {}",
                 dir, dir);
-  write_line(fd.fd, request.dump(-1, ' ', false, Json::error_handler_t::replace));
-  const std::string line = read_line(fd.fd);
+  write_line(fd.get(), request.dump(-1, ' ', false, Json::error_handler_t::replace));
+  const std::string line = read_line(fd.get());
   Json answer = Json::parse(line, nullptr, false);
   if (answer.is_discarded())
     return fail(Code::kFailed, "{}: the kubelet stand-in ended while it was asked", dir);
@@ -99,31 +87,27 @@ Result<Json> ask(const std::string& dir, const Json& request) {
   return answer;
 }
 
-Result<int> listen_at(const std::string& path) {
+Result<UniqueFd> listen_at(const std::string& path) {
   TRY_ASSIGN(const sockaddr_un at, address(path));
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0) {
-    ::close(fd);
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) == 0)
     return fail(Code::kInUse, "{}: a kubelet stand-in runs there already; take another --dir",
                 path);
-  }
   ::unlink(path.c_str());
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0 || ::listen(fd, 64) != 0) {
-    const std::string why = std::strerror(errno);
-    ::close(fd);
-    return fail(Code::kNoPermission, "{}: cannot serve there: {}", path, why);
-  }
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0 ||
+      ::listen(fd.get(), 64) != 0)
+    return fail(Code::kNoPermission, "{}: cannot serve there: {}", path, std::strerror(errno));
   return fd;
 }
 
 void serve_one(int listener, Service& service) {
-  const Fd peer(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
-  if (peer.fd < 0) return;
+  const UniqueFd peer(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+  if (!peer.valid()) return;
   const timeval limit{5, 0};  // a peer that says nothing does not hold the others up for long
-  ::setsockopt(peer.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  ::setsockopt(peer.fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-  const std::string request = read_line(peer.fd);
-  if (!request.empty()) write_line(peer.fd, service.answer(request));
+  ::setsockopt(peer.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  ::setsockopt(peer.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  const std::string request = read_line(peer.get());
+  if (!request.empty()) write_line(peer.get(), service.answer(request));
 }
 
 int64_t now_ms() {
@@ -149,9 +133,8 @@ Result<int> run_kubelet(const KubeletCommand& command) {
   sigemptyset(&ends);
   for (const int s : {SIGTERM, SIGINT, SIGHUP, SIGCHLD}) sigaddset(&ends, s);
   ::sigprocmask(SIG_BLOCK, &ends, nullptr);  // before any thread is started
-  const Fd signals(::signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK));
-  TRY_ASSIGN(const int control, listen_at(control_path(command.dir)));
-  const Fd listener(control);
+  const UniqueFd signals(::signalfd(-1, &ends, SFD_CLOEXEC | SFD_NONBLOCK));
+  TRY_ASSIGN(const UniqueFd listener, listen_at(control_path(command.dir)));
   Node node(command.grace);
   TRY_ASSIGN(const auto plugins,
              Plugins::start({.dir = command.dir, .latency = command.socket_latency}, node));
@@ -161,16 +144,16 @@ Result<int> run_kubelet(const KubeletCommand& command) {
   const int64_t every = command.restart_every.count() / 1'000'000;
   int64_t next_restart = now_ms() + every;
   for (;;) {
-    pollfd fds[2] = {{signals.fd, POLLIN, 0}, {listener.fd, POLLIN, 0}};
+    pollfd fds[2] = {{signals.get(), POLLIN, 0}, {listener.get(), POLLIN, 0}};
     (void)::poll(fds, 2, kLookEveryMs);
     if ((fds[0].revents & POLLIN) != 0) {
       signalfd_siginfo info{};
       bool end = false;
-      while (::read(signals.fd, &info, sizeof info) == sizeof info)
+      while (::read(signals.get(), &info, sizeof info) == sizeof info)
         end = end || info.ssi_signo != SIGCHLD;
       if (end) break;
     }
-    if ((fds[1].revents & POLLIN) != 0) serve_one(listener.fd, service);
+    if ((fds[1].revents & POLLIN) != 0) serve_one(listener.get(), service);
     service.look_at_pods();
     if (every > 0 && now_ms() >= next_restart) {
       TRY(plugins->restart());
