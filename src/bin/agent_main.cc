@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <random>
 #include <set>
@@ -25,7 +24,7 @@
 #include "bin/agent_events.h"
 #include "bin/agent_mig.h"
 #include "bin/agent_setup.h"
-#include "bin/agent_view.h"
+#include "bin/agent_shown.h"
 #include "bin/agent_web.h"
 #include "bin/api_node.h"
 #include "bin/config_folder.h"
@@ -49,9 +48,6 @@ namespace {
 constexpr Duration kDriverFarewell = AgentEvents::kSlice + std::chrono::milliseconds(500);
 // Open files, where the machine allows it; the usual soft limit is 1,024.
 constexpr rlim_t kWantedDescriptors = 65536;
-// Samples younger than this are shown again.
-constexpr Duration kSamplesFresh = std::chrono::seconds(2);
-
 // After an Allocate the ledger is written and the page renewed this much later: a burst of pods
 // makes one such change, and does not wait for it.
 constexpr Duration kLedgerDelay = std::chrono::milliseconds(50);
@@ -89,13 +85,10 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   void open_door();
   [[nodiscard]] std::vector<GivenOut> given_out() const;
   [[nodiscard]] AgentParts parts();
-  void sample_if_stale();
   [[nodiscard]] std::string stuck();
   void on_signal(int signal);
   // Any thread: the desk's ledger moved, or may have.
   void poke();
-  // The HTTP server's thread.
-  [[nodiscard]] WebState web_state();
 
   const AgentCommand command_;
   AgentSetup setup_;
@@ -107,11 +100,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   RpcMetrics rpcs_;  // any thread
   std::atomic<bool> poked_{false};
 
-  std::mutex shown_mutex_;  // guards the snapshots that the HTTP server's thread reads
-  std::shared_ptr<const Samples> samples_;
-  std::map<std::string, kubelet::PluginCounts> plugin_counts_;
-  std::vector<QueueState> queues_;
-  std::optional<ports::KubeCounts> kube_counts_;
+  AgentShown shown_;
 
   WorkerDriver driver_;
   AgentEvents events_;
@@ -311,9 +300,11 @@ Status NodeAgent::start() {
   TRY_ASSIGN(signals_, host::Signals::watch(loop_, [this](int signal) { on_signal(signal); }));
   TRY(watch_config());
   if (!command_.listen.empty()) {
-    TRY_ASSIGN(web_, AgentWeb::start(command_.listen, loop_, rpcs_,
-                                     {[this] { return web_state(); }, [this] { sample_if_stale(); },
-                                      [this] { return stuck(); }}));
+    TRY_ASSIGN(
+        web_,
+        AgentWeb::start(command_.listen, loop_, rpcs_,
+                        {[this] { return shown_.web_state(*agent_->status(), driver_, log_); },
+                         [this] { shown_.sample_if_stale(driver_); }, [this] { return stuck(); }}));
   }
   log_.info("gpuslice {} serves {} below {}{}", kVersion, setup_.root, setup_.kubelet_dir,
             web_ ? fmt::format("; page, metrics and health at http://{}/", web_->address()) : "");
@@ -384,11 +375,8 @@ void NodeAgent::reconcile() {
                                                      : loop_.at(next_at_, [this] { reconcile(); });
   watch_sockets();
   door_->look();
-  std::vector<QueueState> queues = queue_states(parts());
-  const std::lock_guard lock(shown_mutex_);
-  plugin_counts_ = kubelet_->counts();
-  queues_ = std::move(queues);
-  if (kube_) kube_counts_ = kube_->counts();
+  shown_.keep(kubelet_->counts(), queue_states(parts()),
+              kube_ ? std::optional(kube_->counts()) : std::nullopt);
 }
 
 // The kubelet's socket, and ours while they are served.
@@ -465,35 +453,6 @@ std::string NodeAgent::stuck() {
   if (setup_.driver_patience == Duration::zero() || busy <= setup_.driver_patience) return "";
   return fmt::format("the driver has not answered for {} s (--driver-patience); see dmesg for XIDs",
                      std::chrono::duration_cast<std::chrono::seconds>(busy).count());
-}
-
-void NodeAgent::sample_if_stale() {
-  {
-    const std::lock_guard lock(shown_mutex_);
-    if (samples_ && host::EventLoop::now() - samples_->taken < kSamplesFresh) return;
-  }
-  driver_.ask_samples([this](std::shared_ptr<const Samples> samples) {
-    const std::lock_guard lock(shown_mutex_);
-    samples_ = std::move(samples);
-  });
-}
-
-WebState NodeAgent::web_state() {
-  std::shared_ptr<const Samples> samples;
-  std::map<std::string, kubelet::PluginCounts> plugins;
-  std::vector<QueueState> queues;
-  std::optional<ports::KubeCounts> kube;
-  {
-    const std::lock_guard lock(shown_mutex_);
-    samples = samples_;
-    plugins = plugin_counts_;
-    queues = queues_;
-    kube = kube_counts_;
-  }
-  const std::shared_ptr<const agent::AgentStatus> status = agent_->status();
-  return make_web_state({*status, samples.get(), plugins, std::string(kVersion), queues, kube,
-                         log_.left_out(),
-                         std::chrono::duration<double>(driver_.busy_for()).count()});
 }
 
 // As many as may be: who opens connections by the hundred must not keep us from reading a file.
