@@ -66,7 +66,8 @@ void add_create(CLI::App& app, Verbs& v, Action& action) {
   verb->add_option("--root", v.create.root, "a new folder")->required();
   verb->add_option("--gpus", v.create.gpus, "such as 4xA100-SXM4-40GB,2xA30-24GB")
       ->capture_default_str();
-  verb->add_option("--driver", v.create.driver, "of the branches 535, 550, 570, 580")
+  verb->add_option("--driver", v.create.driver,
+                   "of the branches 535, 550, 570, 580 (580: one of it)")
       ->capture_default_str();
   verb->add_option("--seed", v.create.seed, "same seed, same node")
       ->check(kNotNegative)

@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
 
 #include "base/text.h"
 #include "bin/sim_verbs.h"
@@ -71,15 +74,27 @@ std::string beside(const char* relative) {
   return (self.parent_path() / relative).lexically_normal().string();
 }
 
-Status check_driver(const std::string& driver) {
+struct Branch {
+  std::string_view number;
+  std::string_view release;  // one of it
+};
+constexpr auto kBranches = std::to_array<Branch>(
+    {{"535", "535.261.03"}, {"550", "550.163.01"}, {"570", "570.124.06"}, {"580", "580.65.06"}});
+
+// A whole version; a branch alone ("535") stands for one of its releases.
+Result<std::string> driver_version(const std::string& driver) {
   const auto parts = split(driver, '.');
-  bool good = parts.size() == 2 || parts.size() == 3;
+  const auto branch = std::find_if(kBranches.begin(), kBranches.end(),
+                                   [&](const Branch& b) { return b.number == parts[0]; });
+  bool good = branch != kBranches.end() && parts.size() <= 3;
   for (const std::string_view part : parts) good = good && parse_u64(part).has_value();
-  const std::string_view major = parts[0];
-  if (good && (major == "535" || major == "550" || major == "570" || major == "580")) return {};
-  return fail(Code::kUsage,
-              "--driver {}: a version of the branches 535, 550, 570 or 580, such as 580.65.06",
-              driver);
+  if (!good)
+    return fail(
+        Code::kUsage,
+        "--driver {}: a version of the branches 535, 550, 570 or 580, such as 580.65.06, or "
+        "one of these numbers alone",
+        driver);
+  return parts.size() == 1 ? std::string(branch->release) : driver;
 }
 
 Status check_empty(const std::string& root) {
@@ -101,10 +116,9 @@ Status check_empty(const std::string& root) {
 
 Result<int> sim_create(const CreateCommand& command) {
   TRY_ASSIGN(const std::string root, absolute_root(command.root));
-  TRY(check_driver(command.driver));
   sim::NodeOptions options;
+  TRY_ASSIGN(options.driver, driver_version(command.driver));
   TRY_ASSIGN(options.gpus, parse_gpus(command));
-  options.driver = command.driver;
   options.seed = command.seed;
   options.virtual_clock = command.virtual_clock;
   options.strict_clients = command.strict_clients;
@@ -122,12 +136,12 @@ Result<int> sim_create(const CreateCommand& command) {
   if (ec)
     return fail(Code::kNoPermission, "--root {}: cannot make the folder: {}", root, ec.message());
   const std::string smi = beside("gpuslice");
-  TRY(sim::lay_driver_files(root, command.driver, library,
+  TRY(sim::lay_driver_files(root, options.driver, library,
                             ::access(smi.c_str(), R_OK) == 0 ? smi : ""));
   TRY_ASSIGN(const auto world, sim::World::create(root, options));
   const auto state = world->snapshot();
   fmt::print("{}: a node of {} GPU{}, driver {}\n", root, state->node.gpu_count,
-             state->node.gpu_count == 1 ? "" : "s", command.driver);
+             state->node.gpu_count == 1 ? "" : "s", options.driver);
   for (uint32_t i = 0; i < state->node.gpu_count; ++i)
     fmt::print("GPU {}: {} (UUID: {})\n", i, sim::board_of(*state, i).name, state->gpus[i].uuid);
   fmt::print("run a program on it: gpuslice-sim exec --root {} -- nvidia-smi\n", root);

@@ -243,8 +243,36 @@ constexpr Alias kAliases[] = {
     {"h200-sxm5-141gb", "NVIDIA H200"},
     {"rtx-pro-6000-blackwell-96gb", "NVIDIA RTX PRO 6000 Blackwell Server Edition"},
     {"t4", "Tesla T4"},
+    {"rtx-pro-6000-blackwell", "NVIDIA RTX PRO 6000 Blackwell Server Edition"},
     {"rtx-pro-6000", "NVIDIA RTX PRO 6000 Blackwell Server Edition"},
 };
+
+// Whether `part` of a name is given, as in "RTX PRO 5000" or "GH200-96GB": each of its words is one
+// of the name or of the key, and the first begins one of them.
+bool may_mean(std::string_view part, std::string_view name, std::string_view key) {
+  const std::string plain_name = plain(name);
+  const std::string plain_key = plain(key);
+  std::vector<std::string_view> words;
+  for (const std::string_view text : {std::string_view(plain_name), std::string_view(plain_key)})
+    for (std::string_view word : split(text, '-')) {
+      while (word.starts_with('(')) word.remove_prefix(1);
+      while (word.ends_with(')')) word.remove_suffix(1);
+      words.push_back(word);
+    }
+  const std::vector<std::string_view> wanted = split(part, '-');
+  return (plain_name.starts_with(wanted.front()) || plain_key.starts_with(wanted.front())) &&
+         std::all_of(wanted.begin(), wanted.end(), [&](std::string_view word) {
+           return std::find(words.begin(), words.end(), word) != words.end();
+         });
+}
+
+Error cannot_be_simulated(const UnknownBoard& board) {
+  return {Code::kImpossible,
+          fmt::format("board {}: cannot be simulated: no published listing gives {}; if you have "
+                      "one, send its `nvidia-smi mig -lgip -lgipp`",
+                      board.name, board.missing),
+          {}};
+}
 
 constexpr Placement kSpots[] = {{0, 1}, {1, 1}, {2, 1}, {3, 1}, {4, 1}, {5, 1}, {6, 1},
                                 {0, 2}, {2, 2}, {4, 2}, {0, 3}, {4, 3}, {0, 4}, {0, 7}};
@@ -285,11 +313,16 @@ Result<const Board*> find_board(std::string_view name) {
     if (plain(board.name) == wanted || board.name == meant) return &board;
   for (const UnknownBoard& board : unknown_boards())
     if (plain(board.name) == wanted || plain(board.key) == wanted)
-      return fail(
-          Code::kImpossible,
-          "board {}: cannot be simulated: no published listing gives {}; if you have one, send its "
-          "`nvidia-smi mig -lgip -lgipp`",
-          board.name, board.missing);
+      return std::unexpected(cannot_be_simulated(board));
+  std::string several;
+  for (const Board& board : all())
+    if (may_mean(wanted, board.name, board.key))
+      several += (several.empty() ? "" : ", ") + std::string(board.name);
+  if (!several.empty())
+    return fail(Code::kNotFound, "board \"{}\": which one? There is {}", json_escape(name),
+                several);
+  for (const UnknownBoard& board : unknown_boards())
+    if (may_mean(wanted, board.name, board.key)) return std::unexpected(cannot_be_simulated(board));
   std::vector<std::string> plain_names;
   for (const Board& board : all()) plain_names.push_back(plain(board.name));
   const std::vector<std::string_view> views(plain_names.begin(), plain_names.end());

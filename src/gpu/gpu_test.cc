@@ -95,6 +95,15 @@ TEST(Boards, TheUnknownAreRefusedWithWhatIsMissing) {
             "board NVIDIA B200: cannot be simulated: no published listing gives memory_mib/sm of "
             "3g.90gb; memory_mib/sm of 4g.90gb; "
             "memory_mib of 7g.180gb; if you have one, send its `nvidia-smi mig -lgip -lgipp`");
+  // A part of the name is enough to be told.
+  for (const char* part : {"RTX-PRO-5000", "NVIDIA Thor", "GH200-144G", "gh200-96gb"}) {
+    const Error error = find_board(part).error();
+    EXPECT_EQ(error.code, Code::kImpossible) << part;
+    EXPECT_NE(error.message.find("no published listing gives"), std::string::npos) << part;
+  }
+  EXPECT_EQ(find_board("H100").error().message,
+            "board \"H100\": which one? There is NVIDIA H100 80GB HBM3, NVIDIA H100 PCIe, NVIDIA "
+            "H100 NVL");
   const Error typo = find_board("A100-SXM-40GB").error();
   EXPECT_EQ(typo.code, Code::kNotFound);
   EXPECT_NE(typo.message.find("did you mean a100-sxm4-40gb?"), std::string::npos) << typo.message;

@@ -6,6 +6,7 @@ time the exit code of the contract and one sentence on stderr that names what wa
 """
 
 import argparse
+import json
 import os
 import pathlib
 import shutil
@@ -116,7 +117,7 @@ class Refusals(unittest.TestCase):
 
     def test_boards(self):
         known = ("NVIDIA A100-SXM4-40GB", "NVIDIA A30", "NVIDIA H100 80GB HBM3", "NVIDIA L40S", "Tesla T4")
-        for board in ("A100", "H100-90GB", "", "A100-SXM4-40GB "):
+        for board in ("A101", "H100-90GB", "", "A100-SXM4-40GB "):
             gpus = f"2x{board}," if board.endswith(" ") else f"2x{board}"
             done = sim("create", "--root", self.nothing, "--gpus", gpus)
             self.assertEqual((done.returncode, done.stdout), (USAGE, ""))
@@ -126,15 +127,21 @@ class Refusals(unittest.TestCase):
             for one in known:
                 self.assertIn(one, done.stderr)
             self.assertEqual(done.stderr.count("\n"), 1)
+        self.refused(USAGE, '--gpus 2xA800: board "A800": which one? There is NVIDIA A800-SXM4-80GB, NVIDIA A800 80GB PCIe, NVIDIA A800 40GB',
+                     "create", "--root", self.nothing, "--gpus", "2xA800")
         for gpus in ("0xT4", "33xT4", "16xT4,17xT4", "99999999999xT4"):
             self.refused(USAGE, f"--gpus {gpus}: a node has 1 to 32 GPUs", "create", "--root", self.nothing, "--gpus", gpus)
         self.assertFalse(self.nothing.exists())
 
     def test_drivers(self):
-        for driver in ("1", "580", "580.x", "581.1", "580.65.06.1", "v580.65", ".."):
-            self.refused(USAGE, f"--driver {driver}: a version of the branches 535, 550, 570 or 580, such as 580.65.06", "create", "--root",
-                         self.nothing, "--driver", driver)
+        for driver in ("1", "590", "580.x", "581.1", "580.65.06.1", "v580.65", ".."):
+            self.refused(USAGE, f"--driver {driver}: a version of the branches 535, 550, 570 or 580, such as 580.65.06, or one of these "
+                         "numbers alone", "create", "--root", self.nothing, "--driver", driver)
         self.assertFalse(self.nothing.exists())
+        for branch in ("535", "550", "570", "580"):
+            node = self.tmp / branch
+            self.done("create", "--root", node, "--gpus", "T4", "--driver", branch)
+            self.assertEqual(json.loads(self.done("show", "--root", node))["driver"].split(".")[0], branch)
 
     def test_folders(self):
         file = self.tmp / "a file"
