@@ -47,10 +47,15 @@ Wish wish_of(const MigEntry& entry) {
   return wish;
 }
 
+struct Matched {
+  std::vector<uint32_t> gpus;
+  bool off_without_mig = false;  // MIG is to be off on a board that has none, and so it is
+};
+
 // The GPUs that an entry is for.
-Result<std::vector<uint32_t>> matched(const MigEntry& entry, const std::vector<ports::Gpu>& gpus,
-                                      const std::string& file, std::vector<std::string>& warnings) {
-  std::vector<uint32_t> out;
+Result<Matched> matched(const MigEntry& entry, const std::vector<ports::Gpu>& gpus,
+                        const std::string& file, std::vector<std::string>& warnings) {
+  Matched out;
   for (const GpuRef& ref : entry.gpus) {
     const bool there =
         std::any_of(gpus.begin(), gpus.end(), [&](const ports::Gpu& g) { return names(ref, g); });
@@ -64,6 +69,7 @@ Result<std::vector<uint32_t>> matched(const MigEntry& entry, const std::vector<p
     if (!entry.all_gpus && named == entry.gpus.end()) continue;
     if (!passes(entry.filters, gpu)) continue;
     if (!gpu.mig) {
+      out.off_without_mig = out.off_without_mig || !entry.mig_enabled;
       if (entry.all_gpus || !entry.mig_enabled) continue;
       Error error{Code::kImpossible,
                   fmt::format("GPU {} ({}): MIG is wanted, and this board has none; leave it "
@@ -72,7 +78,7 @@ Result<std::vector<uint32_t>> matched(const MigEntry& entry, const std::vector<p
                   where(file, named->place)};
       return std::unexpected(std::move(error));
     }
-    out.push_back(gpu.index.value);
+    out.gpus.push_back(gpu.index.value);
   }
   return out;
 }
@@ -108,9 +114,11 @@ Result<NodeWish> wish_of_label(const config::MigLabel& label, const std::string&
                                const std::vector<ports::Gpu>& gpus, const std::string& file) {
   NodeWish out;
   std::map<uint32_t, const MigEntry*> last;
+  bool off_without_mig = false;
   for (const MigEntry& entry : label.entries) {
-    TRY_ASSIGN(const std::vector<uint32_t> hit, matched(entry, gpus, file, out.warnings));
-    for (const uint32_t index : hit) {
+    TRY_ASSIGN(const Matched hit, matched(entry, gpus, file, out.warnings));
+    off_without_mig = off_without_mig || hit.off_without_mig;
+    for (const uint32_t index : hit.gpus) {
       const MigEntry*& before = last[index];
       if (before != nullptr)
         out.warnings.push_back(
@@ -120,7 +128,7 @@ Result<NodeWish> wish_of_label(const config::MigLabel& label, const std::string&
       before = &entry;
     }
   }
-  if (last.empty()) {
+  if (last.empty() && !off_without_mig) {
     Error error{
         Code::kInvalidConfig,
         fmt::format("label {}: no entry of it is for a GPU of this node, which has {}; name "

@@ -58,6 +58,18 @@ TEST(Label, EveryWayToNameAGpu) {
   EXPECT_EQ(none.error().code, Code::kInvalidConfig);
 }
 
+TEST(Label, MigOffIsWhatABoardWithoutMigHas) {
+  Node node(boards({"T4", "L40S"}));
+  EXPECT_TRUE(named_by(node, "  - {devices: all, mig-enabled: false}\n").empty());
+  EXPECT_TRUE(named_by(node, "  - {devices: [1], mig-enabled: false}\n").empty());
+  for (const char* entry : {"  - {devices: all, mig-enabled: true, mig-devices: {}}\n",
+                            "  - {devices: [7], mig-enabled: false}\n"}) {
+    const auto none = wishes_of(node, label(entry), "wanted");
+    ASSERT_FALSE(none.has_value()) << entry;
+    EXPECT_EQ(none.error().code, Code::kInvalidConfig) << entry;
+  }
+}
+
 TEST(Label, TheLastEntryThatNamesAGpuCountsOnceWithAWarning) {
   Node node(boards({"A100-SXM4-40GB", "A100-SXM4-40GB"}));
   const std::string config = label(
