@@ -40,22 +40,37 @@ std::string root_of_program() {
 }
 
 // Takes "--name VALUE" or "--name=VALUE" out of `args`.
-Result<std::string> take_option(std::vector<std::string>& args, const std::string& name,
-                                std::string by_default) {
+Result<std::optional<std::string>> take(std::vector<std::string>& args, const std::string& name) {
   for (size_t i = 0; i < args.size(); ++i) {
+    const auto at = args.begin() + static_cast<std::ptrdiff_t>(i);
     if (args[i].starts_with(name + "=")) {
       std::string value = args[i].substr(name.size() + 1);
-      args.erase(args.begin() + static_cast<std::ptrdiff_t>(i));
+      args.erase(at);
       return value;
     }
     if (args[i] != name) continue;
     if (i + 1 == args.size()) return fail(Code::kUsage, "{}: a value is missing", name);
     std::string value = args[i + 1];
-    args.erase(args.begin() + static_cast<std::ptrdiff_t>(i),
-               args.begin() + static_cast<std::ptrdiff_t>(i) + 2);
+    args.erase(at, at + 2);
     return value;
   }
-  return by_default;
+  return std::nullopt;
+}
+
+Result<std::string> take_option(std::vector<std::string>& args, const std::string& name,
+                                std::string by_default) {
+  TRY_ASSIGN(const auto value, take(args, name));
+  return value.value_or(std::move(by_default));
+}
+
+bool take_flag(std::vector<std::string>& args, const std::string& name) {
+  return std::erase(args, name) > 0;
+}
+
+Result<cli::Format> take_format(std::vector<std::string>& args) {
+  TRY_ASSIGN(const auto said, take(args, "--output"));
+  TRY_ASSIGN(const std::string output, take_option(args, "-o", said.value_or("table")));
+  return cli::parse_format(output);
 }
 
 int print(const std::string& text) {
@@ -177,6 +192,26 @@ Result<int> try_smi(const std::vector<std::string>& all) {
 
 namespace {
 
+// What a running agent offers, by its own word. Nothing: none runs, or it cannot be asked.
+std::optional<std::string> offered_by_agent(const AgentSetup& setup, cli::Format format) {
+  const auto status = AgentLink(setup.places.door()).status();
+  if (status && !*status) return std::nullopt;
+  const auto offered = status ? cli::offered_rows(**status)
+                              : Result<cli::OfferedRows>(std::unexpected(status.error()));
+  if (!offered) {
+    fmt::print(stderr,
+               "warning: the agent that runs here cannot be asked: {}; this is what one without a "
+               "configuration would offer\n",
+               offered.error().text());
+    return std::nullopt;
+  }
+  if (offered->left_out > 0)
+    fmt::print(stderr,
+               "warning: {} more devices are offered; the agent's answer has no room for them\n",
+               offered->left_out);
+  return cli::list_devices(offered->rows, format);
+}
+
 Result<std::string> list_text(ports::Nvml& nvml, const AgentSetup& setup, const std::string& what,
                               cli::Format format) {
   TRY_ASSIGN(const cli::NodeView node, cli::read_node(nvml, ports::Detail::kInventory));
@@ -194,29 +229,55 @@ Result<std::string> list_text(ports::Nvml& nvml, const AgentSetup& setup, const 
 
 bool started_as_smi(const char* argv0) { return fs::path(argv0).filename() == "nvidia-smi"; }
 
+constexpr std::string_view kListHelp =
+    R"(gpuslice list WHAT [-o table|json|yaml] [--root DIR]
+
+  gpus          GPUs with their MIG mode and health
+  devices       what the kubelet is offered, as the agent of this node says; where none runs, or with
+                --config FILE [--config-compat nvidia], what one would offer  [--run-dir DIR]
+  profiles      MIG profiles of each board, with the ids that nvidia-smi mig -cgi takes  [-i GPU]
+  placements    where an instance of each may lie  [-i GPU]
+  layouts       what fits on a board together  [-i GPU] [--all]
+  instances     the compute instances that are there  [-i GPU]
+
+-i takes an index, a UUID or a bus id; --all shows combinations that leave room, too.
+)";
+
 Result<int> run_list(const std::vector<std::string>& all, char** environment) {
   constexpr auto kMigLists =
       std::to_array<std::string_view>({"profiles", "placements", "layouts", "instances"});
-  for (size_t i = 0; i < all.size(); ++i)
-    if (std::find(kMigLists.begin(), kMigLists.end(), all[i]) != kMigLists.end()) {
-      std::vector<std::string> rest = all;
-      rest.erase(rest.begin() + static_cast<std::ptrdiff_t>(i));
-      return run_mig_list(all[i], std::move(rest));
-    }
   std::vector<std::string> args = all;
+  if (take_flag(args, "--help") || take_flag(args, "-h")) return print(std::string(kListHelp));
   AgentCommand command;
   TRY_ASSIGN(command.root, take_option(args, "--root", ""));
+  TRY_ASSIGN(const cli::Format format, take_format(args));
+  const auto mig_list =
+      std::find_first_of(args.begin(), args.end(), kMigLists.begin(), kMigLists.end());
+  if (mig_list != args.end()) {
+    MigListCommand list;
+    list.what = *mig_list;
+    args.erase(mig_list);
+    if (!command.root.empty()) list.root = command.root;
+    list.format = format;
+    TRY_ASSIGN(list.only, take(args, "-i"));
+    list.all = list.what == "layouts" && take_flag(args, "--all");
+    if (args.empty()) return run_mig_list(list);
+    return fail(Code::kUsage,
+                "list {}: '{}' is not understood; it takes -i GPU, -o table|json|yaml{} and "
+                "--root DIR",
+                list.what, args[0], list.what == "layouts" ? ", --all" : "");
+  }
   TRY_ASSIGN(command.config_file, take_option(args, "--config", ""));
   TRY_ASSIGN(command.config_compat, take_option(args, "--config-compat", "strict"));
   TRY_ASSIGN(command.run_dir, take_option(args, "--run-dir", command.run_dir));
-  TRY_ASSIGN(const std::string output, take_option(args, "-o", "table"));
-  TRY_ASSIGN(const cli::Format format, cli::parse_format(output));
   if (args.size() != 1 || (args[0] != "gpus" && args[0] != "devices"))
     return fail(Code::kUsage,
                 "list: {}; it lists gpus, devices, profiles, placements, layouts or instances: "
                 "gpuslice list gpus [--root DIR] [-o json|yaml]",
                 args.empty() ? "what?" : fmt::format("not understood: {}", fmt::join(args, " ")));
   TRY_ASSIGN(const AgentSetup setup, make_setup(command, environment));
+  if (args[0] == "devices" && command.config_file.empty())
+    if (const auto offered = offered_by_agent(setup, format)) return print(*offered);
   PatientNvml nvml(setup.root);
   const Result<std::string> text = list_text(nvml, setup, args[0], format);
   const int code = text ? print(*text) : 0;
@@ -234,8 +295,7 @@ Result<int> run_agent_status(const std::vector<std::string>& all) {
   std::vector<std::string> args = all;
   TRY_ASSIGN(const std::string root, take_option(args, "--root", "/"));
   TRY_ASSIGN(const std::string run_dir, take_option(args, "--run-dir", ""));
-  TRY_ASSIGN(const std::string output, take_option(args, "-o", "table"));
-  TRY_ASSIGN(const cli::Format format, cli::parse_format(output));
+  TRY_ASSIGN(const cli::Format format, take_format(args));
   if (!args.empty())
     return fail(Code::kUsage,
                 "agent status: '{}' is not understood; it takes -o table|json|yaml, --root DIR and "

@@ -22,13 +22,22 @@ namespace {
 using gpuslice::Error;
 using gpuslice::Result;
 using gpuslice::bin::CommandLine;
+using gpuslice::cli::Format;
 
-int say_error(const Error& error) {
+int say_error(const Error& error, Format format = Format::kTable) {
+  fmt::print("{}", gpuslice::cli::error_json(error, format));
   fmt::print(stderr, "{}\n", error.text());
   return gpuslice::exit_code(error.code);
 }
 
-int exit_of(const Result<int>& code) { return code ? *code : say_error(code.error()); }
+int exit_of(const Result<int>& code, Format format = Format::kTable) {
+  return code ? *code : say_error(code.error(), format);
+}
+
+// MIG_PARTED_OUTPUT_FORMAT counts as well.
+Format format_of(const gpuslice::bin::MigCommand& command) {
+  return gpuslice::cli::parse_format(command.output).value_or(Format::kTable);
+}
 
 int run(const CommandLine& line) {
   switch (line.verb) {
@@ -43,20 +52,19 @@ int run(const CommandLine& line) {
       return exit_of(gpuslice::bin::run_agent(line.agent, environ));
     }
     case CommandLine::Verb::kAgentStatus:
-      return exit_of(gpuslice::bin::run_agent_status(line.args));
+      return exit_of(gpuslice::bin::run_agent_status(line.args),
+                     gpuslice::cli::asked_format(line.args));
     case CommandLine::Verb::kList:
-      return exit_of(gpuslice::bin::run_list(line.args, environ));
+      return exit_of(gpuslice::bin::run_list(line.args, environ),
+                     gpuslice::cli::asked_format(line.args));
     case CommandLine::Verb::kSmi:
       return exit_of(gpuslice::bin::run_smi(line.args));
     case CommandLine::Verb::kHook:
       return exit_of(gpuslice::bin::run_hook(line.args));
     case CommandLine::Verb::kMig: {
       const auto command = gpuslice::bin::parse_mig_command(line.args);
-      if (!command) return say_error(command.error());
-      const Result<int> code = gpuslice::bin::run_mig(*command);
-      if (!code && command->output == "json")
-        fmt::print("{}", gpuslice::cli::error_json(code.error()));
-      return exit_of(code);
+      if (!command) return say_error(command.error(), gpuslice::cli::asked_format(line.args));
+      return exit_of(gpuslice::bin::run_mig(*command), format_of(*command));
     }
   }
   return 1;

@@ -95,7 +95,8 @@ void add_options(CLI::App& app, MigCommand& c, Texts& texts) {
         ->envname("MIG_PARTED_OUTPUT_FORMAT")
         ->check(CLI::IsMember({"yaml", "json"}));
   else
-    app.add_option("-o,--output", c.output, "text or json")->check(CLI::IsMember({"text", "json"}));
+    app.add_option("-o,--output", c.output, "text, json or yaml")
+        ->check(CLI::IsMember({"text", "json", "yaml"}));
   app.add_flag("-d,--debug")->description("taken for mig-parted's sake; nothing is hidden here");
 }
 

@@ -32,8 +32,19 @@ void say(const std::string& text) {
 }
 void warn(const std::string& text) { fmt::print(stderr, "{}\n", text); }
 
+// -o json or yaml of the verbs that otherwise speak to people.
+std::optional<cli::Format> for_programs(const MigCommand& command) {
+  if (command.output == "json") return cli::Format::kJson;
+  if (command.output == "yaml") return cli::Format::kYaml;
+  return std::nullopt;
+}
+
 Result<std::string> read_input(const std::string& path, size_t most) {
-  if (path != "-") return host::read_file(path, most);
+  if (path != "-") {
+    auto text = host::read_file(path, most);
+    if (text) return text;
+    return fail(Code::kInvalidConfig, "{}", text.error().message);
+  }
   std::string text((std::istreambuf_iterator<char>(std::cin)), std::istreambuf_iterator<char>());
   if (text.size() > most)
     return fail(Code::kInvalidConfig, "standard input: longer than {} bytes", most);
@@ -171,8 +182,9 @@ Result<int> run_plan(const MigCommand& command) {
   TRY_ASSIGN(const Wanted wanted, want(command, config, node));
   TRY_ASSIGN(const std::vector<cli::GpuDecision> gpus,
              decide_all(node, wanted.node.gpus, command.mode_only));
-  say(command.output == "json" ? cli::plan_json(wanted.label, gpus, wanted.node.warnings)
-                               : cli::plan_text(wanted.label, gpus));
+  const auto format = for_programs(command);
+  say(format ? cli::plan_json(wanted.label, gpus, wanted.node.warnings, *format)
+             : cli::plan_text(wanted.label, gpus));
   if (const int refused = exit_of(gpus); refused != 0) {
     for (const cli::GpuDecision& gpu : gpus)
       if (gpu.decision.refusal) warn(gpu.decision.refusal->error.text());
@@ -196,14 +208,14 @@ Result<int> run_assert(const MigCommand& command) {
   TRY_ASSIGN(const std::vector<cli::GpuDecision> gpus,
              decide_all(node, wanted.node.gpus, command.mode_only));
   const bool differs = any_change(gpus);
-  const bool json = command.output == "json";
-  if (json) say(cli::plan_json(wanted.label, gpus, wanted.node.warnings));
+  const auto format = for_programs(command);
+  if (format) say(cli::plan_json(wanted.label, gpus, wanted.node.warnings, *format));
   if (!differs) {
-    if (!json && command.verb == Verb::kAssert)
+    if (!format && command.verb == Verb::kAssert)
       say(fmt::format("label {}: as wanted on every GPU that it names\n", wanted.label));
     return 0;
   }
-  if (!json && command.verb == Verb::kDiff) say(cli::diff_text(gpus));
+  if (!format && command.verb == Verb::kDiff) say(cli::diff_text(gpus));
   if (command.verb == Verb::kAssert)
     for (const cli::GpuDecision& gpu : gpus)
       if (gpu.changes())
@@ -228,7 +240,7 @@ class Around {
                     {"MIG_PARTED_SKIP_RESET", command.skip_reset ? "true" : "false"},
                     {"MIG_PARTED_MODE_CHANGE_ONLY", command.mode_only ? "true" : "false"}};
     if (command.hooks_file.empty()) return around;
-    TRY_ASSIGN(const std::string text, host::read_file(command.hooks_file, config::kMaxFileBytes));
+    TRY_ASSIGN(const std::string text, read_input(command.hooks_file, config::kMaxFileBytes));
     config::HooksFile file = config::read_hooks(text);
     TRY(judge(file.problems, command.hooks_file));
     around.hooks_ = std::move(file.hooks);
@@ -279,7 +291,7 @@ Result<std::vector<mig::Report>> change_all(const MigCommand& command, MigNode& 
   options.mode_only = command.mode_only;
   options.skip_reset = command.skip_reset;
   options.wait = command.wait;
-  if (command.output != "json") options.told = [](const std::string& text) { say(text + "\n"); };
+  if (!for_programs(command)) options.told = [](const std::string& text) { say(text + "\n"); };
   // All of them locked, planned and journalled, in their order, before the first is touched: two
   // that run at once do not divide the GPUs among themselves, and a GPU that cannot be leaves the
   // others as they are.
@@ -321,7 +333,7 @@ Result<std::vector<mig::Report>> change_all(const MigCommand& command, MigNode& 
 Result<int> change_node(const MigCommand& command, MigNode& node, const std::string& label,
                         const std::map<uint32_t, mig::Wish>& wishes) {
   TRY_ASSIGN(Around around, Around::read(command, label));
-  const bool json = command.output == "json";
+  const auto format = for_programs(command);
   TRY_ASSIGN(const std::vector<cli::GpuDecision> gpus, decide_all(node, wishes, command.mode_only));
   std::vector<mig::Report> reports;
   for (const cli::GpuDecision& gpu : gpus) {
@@ -353,9 +365,9 @@ Result<int> change_node(const MigCommand& command, MigNode& node, const std::str
     } else {
       TRY_ASSIGN(reports, change_all(command, node, wishes));
     }
-    if (!json) say(cli::report_text(reports));
+    if (!format) say(cli::report_text(reports));
   }
-  if (json) say(cli::report_json(reports));
+  if (format) say(cli::report_json(reports, *format));
   std::vector<Code> codes;
   for (const mig::Report& report : reports) {
     if (!report.error) continue;
@@ -363,7 +375,7 @@ Result<int> change_node(const MigCommand& command, MigNode& node, const std::str
     warn(report.error->text());
   }
   if (codes.empty()) {
-    if (!json) say(fmt::format("MIG configuration applied successfully\n"));
+    if (!format) say(fmt::format("MIG configuration applied successfully\n"));
     return 0;
   }
   return exit_code(gravest(codes));
@@ -461,49 +473,25 @@ Result<int> run_mig(const MigCommand& command) {
   return exit_code(Code::kInternal);
 }
 
-Result<int> run_mig_list(const std::string& what, std::vector<std::string> args) {
+Result<int> run_mig_list(const MigListCommand& command) {
   MigPlaces places;
-  places.root = "/";
-  cli::Format format = cli::Format::kTable;
-  bool all = false;
-  std::optional<std::string> only;
-  for (size_t i = 0; i < args.size(); ++i) {
-    const auto value = [&]() -> Result<std::string> {
-      if (i + 1 == args.size()) return fail(Code::kUsage, "{}: a value is missing", args[i]);
-      return args[++i];
-    };
-    if (args[i] == "--root") {
-      TRY_ASSIGN(const std::string root, value());
-      places.root = std::filesystem::absolute(root).string();
-    } else if (args[i] == "-o") {
-      TRY_ASSIGN(const std::string text, value());
-      TRY_ASSIGN(format, cli::parse_format(text));
-    } else if (args[i] == "-i") {
-      TRY_ASSIGN(only, value());
-    } else if (args[i] == "--all" && what == "layouts") {
-      all = true;
-    } else {
-      return fail(Code::kUsage,
-                  "list {}: '{}' is not understood; it takes -i GPU, -o table|json|yaml{} and "
-                  "--root DIR",
-                  what, args[i], what == "layouts" ? ", --all" : "");
-    }
-  }
+  places.root = std::filesystem::absolute(command.root).string();
   MigNode node(places);
   TRY(node.open());
   TRY_ASSIGN(std::vector<mig::GpuState> gpus, node.read_all(nullptr));
-  if (only) {
+  if (command.only) {
     std::erase_if(gpus, [&](const mig::GpuState& state) {
-      return *only != std::to_string(state.gpu.index.value) && *only != state.gpu.uuid &&
-             *only != state.gpu.bus_id;
+      return *command.only != std::to_string(state.gpu.index.value) &&
+             *command.only != state.gpu.uuid && *command.only != state.gpu.bus_id;
     });
     if (gpus.empty())
-      return fail(Code::kNotFound, "list {}: -i {}: no GPU of that name with MIG", what, *only);
+      return fail(Code::kNotFound, "list {}: -i {}: no GPU of that name with MIG", command.what,
+                  *command.only);
   }
-  if (what == "profiles") say(cli::list_profiles(gpus, format));
-  if (what == "placements") say(cli::list_placements(gpus, format));
-  if (what == "layouts") say(cli::list_layouts(gpus, all, format));
-  if (what == "instances") say(cli::list_instances(gpus, format));
+  if (command.what == "profiles") say(cli::list_profiles(gpus, command.format));
+  if (command.what == "placements") say(cli::list_placements(gpus, command.format));
+  if (command.what == "layouts") say(cli::list_layouts(gpus, command.all, command.format));
+  if (command.what == "instances") say(cli::list_instances(gpus, command.format));
   return 0;
 }
 

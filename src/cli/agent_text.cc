@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 namespace gpuslice::cli {
@@ -94,12 +95,35 @@ std::string api_server(const Json& all) {
                                         trouble.empty() ? "answers" : trouble));
 }
 
-}  // namespace
-
-Result<std::string> agent_status_text(std::string_view json) {
-  const Json all = Json::parse(json, nullptr, false);
+Result<Json> parse_status(std::string_view json) {
+  Json all = Json::parse(json, nullptr, false);
   if (!all.is_object() || !all.contains("ready"))
     return fail(Code::kCorrupt, "the agent's answer is no status; is it of another version?");
+  return all;
+}
+
+}  // namespace
+
+Result<OfferedRows> offered_rows(std::string_view json) {
+  TRY_ASSIGN(const Json all, parse_status(json));
+  std::map<std::string, std::string> uuids;  // by index
+  for (const Json& gpu : in(all, "gpus")) uuids[text(gpu, "index")] = text(gpu, "uuid");
+  OfferedRows out;
+  for (const Json& resource : in(all, "resources")) {
+    for (const Json& device : in(resource, "devices")) {
+      const std::string index = text(device, "index");
+      out.rows.push_back({text(resource, "name"), text(device, "id"),
+                          text(device, "health") == "Healthy", text(device, "reason"),
+                          uuids[index.substr(0, index.find(':'))], index,
+                          !text(device, "heldBy").empty()});
+    }
+    out.left_out += number(resource, "devicesLeftOut");
+  }
+  return out;
+}
+
+Result<std::string> agent_status_text(std::string_view json) {
+  TRY_ASSIGN(const Json all, parse_status(json));
   std::string out = head(all) + mig(all) + api_server(all);
   out += line("labels", fmt::format("{} said to {}", in(in(all, "labels"), "said").size(),
                                     text(in(all, "labels"), "to")));

@@ -50,6 +50,28 @@ local_connections: full 3 times (it holds 16)
 )");
 }
 
+TEST(AgentText, WhatIsOfferedAsListDevicesShowsIt) {
+  const auto offered = offered_rows(R"({"ready": true,
+    "gpus": [{"index": 0, "uuid": "GPU-a"}, {"index": 1, "uuid": "GPU-b"}],
+    "resources": [
+      {"name": "nvidia.com/gpu", "devices": [
+        {"id": "GPU-a::0", "index": "0", "health": "Healthy", "heldBy": "default/p/c"},
+        {"id": "GPU-a::1", "index": "0", "health": "Unhealthy", "reason": "XID 79"}],
+       "devicesLeftOut": 3},
+      {"name": "nvidia.com/mig-1g.5gb", "devices": [
+        {"id": "MIG-x", "index": "1:0", "health": "Healthy"}]}]})");
+  ASSERT_TRUE(offered.has_value());
+  EXPECT_EQ(offered->left_out, 3U);
+  EXPECT_EQ("\n" + list_devices(offered->rows, Format::kTable), R"(
+RESOURCE                     ID                                             GPU    HELD  HEALTH
+nvidia.com/gpu               GPU-a::0                                       0      yes   Healthy
+nvidia.com/gpu               GPU-a::1                                       0      no    Unhealthy: XID 79
+nvidia.com/mig-1g.5gb        MIG-x                                          1:0    no    Healthy
+)");
+  EXPECT_EQ(offered->rows[2].gpu_uuid, "GPU-b");
+  EXPECT_EQ(offered_rows("{}").error().code, Code::kCorrupt);
+}
+
 TEST(AgentText, AnotherVersionsDocumentIsReadAsFarAsItGoes) {
   EXPECT_TRUE(agent_status_text(R"({"ready": true})").has_value());
   EXPECT_TRUE(

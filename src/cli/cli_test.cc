@@ -510,6 +510,20 @@ TEST(List, GpusAsJsonAndYaml) {
   EXPECT_EQ(list_gpus(NodeView(), Format::kJson), "[]\n");
   EXPECT_EQ(list_gpus(NodeView(), Format::kYaml), "[]\n");
   EXPECT_EQ(nlohmann::json::parse(list_gpus(node(), Format::kJson)).size(), 4U);
+  view.silent[0].index = 1;  // one that does not answer stands in its place
+  view.gpus[1].index = GpuIndex{3};
+  const auto rows = nlohmann::json::parse(list_gpus(view, Format::kJson));
+  EXPECT_EQ(rows[1]["health"], "Unhealthy");
+  EXPECT_EQ(rows[2]["index"], 3);
+}
+
+TEST(Format, IsFoundOnACommandLineThatIsWrongOtherwise) {
+  EXPECT_EQ(asked_format(Words{"plan", "-o", "json"}), Format::kJson);
+  EXPECT_EQ(asked_format(Words{"-oyaml", "--labell"}), Format::kYaml);
+  EXPECT_EQ(asked_format(Words{"--output=json"}), Format::kJson);
+  EXPECT_EQ(asked_format(Words{"--output-format", "yaml"}), Format::kYaml);
+  EXPECT_EQ(asked_format(Words{"-o"}), Format::kTable);
+  EXPECT_EQ(asked_format(Words{"-o", "xml", "json"}), Format::kTable);
 }
 
 const std::vector<DeviceRow> kRows = {

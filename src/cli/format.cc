@@ -1,5 +1,6 @@
 #include "cli/format.h"
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -49,11 +50,28 @@ std::string print_json(std::string_view json, Format format) {
   return out;
 }
 
-std::string error_json(const Error& error) {
+Format asked_format(std::span<const std::string> args) {
+  constexpr auto kNames =
+      std::to_array<std::string_view>({"--output-format", "--output", "-o"});  // longest first
+  Format asked = Format::kTable;
+  for (size_t i = 0; i < args.size(); ++i)
+    for (const std::string_view name : kNames) {
+      if (!args[i].starts_with(name)) continue;
+      std::string value = args[i].substr(name.size());
+      if (value.starts_with("=")) value.erase(0, 1);
+      if (value.empty() && i + 1 < args.size()) value = args[i + 1];
+      if (const auto format = parse_format(value)) asked = *format;
+      break;
+    }
+  return asked;
+}
+
+std::string error_json(const Error& error, Format format) {
+  if (format == Format::kTable) return "";
   Json json;
   json["ok"] = false;
   json["error"] = {{"code", code_name(error.code)}, {"message", error.text()}};
-  return json.dump(2) + "\n";
+  return print_json(json.dump(-1, ' ', false, Json::error_handler_t::replace), format);
 }
 
 }  // namespace gpuslice::cli

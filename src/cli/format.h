@@ -3,6 +3,7 @@
 // Output for people and for programs, of every verb that has `-o`.
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -16,7 +17,12 @@ enum class Format : uint8_t { kTable, kJson, kYaml };
 // A JSON text, indented, or the same as YAML.
 [[nodiscard]] std::string print_json(std::string_view json, Format format);
 
-// What a verb with `-o json` prints when it ends with an error before it has anything to print.
-[[nodiscard]] std::string error_json(const Error& error);
+// What a command line asks for with -o, --output or --output-format, whether it is right otherwise
+// or not; kTable where it says nothing of that.
+[[nodiscard]] Format asked_format(std::span<const std::string> args);
+
+// What a verb with `-o json` or `-o yaml` prints when it ends with an error before it has anything
+// to print; "" for kTable.
+[[nodiscard]] std::string error_json(const Error& error, Format format);
 
 }  // namespace gpuslice::cli

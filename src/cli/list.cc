@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -51,20 +52,24 @@ std::string mig_text(const ports::Gpu& gpu) {
 
 std::string list_gpus(const NodeView& node, Format format) {
   if (format != Format::kTable) {
+    std::map<uint32_t, Json> rows;
+    for (const ports::Gpu& gpu : node.gpus) rows[gpu.index.value] = gpu_json(gpu);
+    for (const SilentGpu& gpu : node.silent) rows[gpu.index] = silent_json(gpu);
     Json out = Json::array();
-    for (const ports::Gpu& gpu : node.gpus) out.push_back(gpu_json(gpu));
-    for (const SilentGpu& gpu : node.silent) out.push_back(silent_json(gpu));
+    for (auto& [index, row] : rows) out.push_back(std::move(row));
     return print_json(dumped(out), format);
   }
   std::string out = fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", "INDEX", "NAME",
                                 "UUID", "BUS-ID", "MEMORY", "MIG", "HEALTH");
+  std::map<uint32_t, std::string> rows;
   for (const ports::Gpu& gpu : node.gpus)
-    out +=
+    rows[gpu.index.value] =
         fmt::format("{:<5} {:<32} {:<40} {:<16} {:>7}MiB {:<16} {}\n", gpu.index.value, gpu.name,
                     gpu.uuid, gpu.bus_id, gpu.memory_total_bytes >> 20, mig_text(gpu), "Healthy");
   for (const SilentGpu& gpu : node.silent)
-    out += fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", gpu.index, "-", "-", "-",
-                       "-", "-", "Unhealthy: " + gpu.error.message);
+    rows[gpu.index] = fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", gpu.index, "-",
+                                  "-", "-", "-", "-", "Unhealthy: " + gpu.error.message);
+  for (const auto& [index, row] : rows) out += row;
   return out;
 }
 

@@ -230,7 +230,7 @@ std::string plan_text(const std::string& label, const std::vector<GpuDecision>& 
 }
 
 std::string plan_json(const std::string& label, const std::vector<GpuDecision>& gpus,
-                      const std::vector<std::string>& warnings) {
+                      const std::vector<std::string>& warnings, Format format) {
   Json kept = Json::array();
   Json steps = Json::array();
   Json list = Json::array();
@@ -287,7 +287,7 @@ std::string plan_json(const std::string& label, const std::vector<GpuDecision>& 
   Json out = {{"label", label},          {"possible", possible},      {"changes", changes},
               {"kept", std::move(kept)}, {"steps", std::move(steps)}, {"reason", reason},
               {"gpus", std::move(list)}, {"warnings", warnings}};
-  return print_json(dumped(out), Format::kJson);
+  return print_json(dumped(out), format);
 }
 
 std::string diff_text(const std::vector<GpuDecision>& gpus) {
@@ -321,16 +321,18 @@ std::string report_text(const std::vector<mig::Report>& reports) {
   return out;
 }
 
-std::string report_json(const std::vector<mig::Report>& reports) {
+std::string report_json(const std::vector<mig::Report>& reports, Format format) {
   Json gpus = Json::array();
   bool good = true;
   for (const mig::Report& report : reports) {
+    // Of a plan that was not begun nothing has happened.
+    const bool begun = report.end != mig::End::kRefused;
     Json one = {{"gpu", report.gpu.index.value},
                 {"gpuUuid", report.gpu.uuid},
                 {"end", mig::end_name(report.end)},
-                {"kept", report.plan.steps.kept.size()},
-                {"destroyed", report.plan.steps.gis_destroyed},
-                {"created", report.plan.steps.gis_created},
+                {"kept", begun ? report.plan.steps.kept.size() : 0},
+                {"destroyed", begun ? report.plan.steps.gis_destroyed : 0},
+                {"created", begun ? report.plan.steps.gis_created : 0},
                 {"driverCalls", report.calls},
                 {"layout", report.layout}};
     if (report.error) {
@@ -342,7 +344,7 @@ std::string report_json(const std::vector<mig::Report>& reports) {
     }
     gpus.push_back(std::move(one));
   }
-  return print_json(dumped({{"ok", good}, {"gpus", std::move(gpus)}}), Format::kJson);
+  return print_json(dumped({{"ok", good}, {"gpus", std::move(gpus)}}), format);
 }
 
 std::string list_profiles(const std::vector<GpuState>& gpus, Format format) {

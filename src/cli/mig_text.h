@@ -22,13 +22,13 @@ struct GpuDecision {
 // `gpuslice plan`.
 [[nodiscard]] std::string plan_text(const std::string& label, const std::vector<GpuDecision>& gpus);
 [[nodiscard]] std::string plan_json(const std::string& label, const std::vector<GpuDecision>& gpus,
-                                    const std::vector<std::string>& warnings);
+                                    const std::vector<std::string>& warnings, Format format);
 // `gpuslice diff`: only what differs.
 [[nodiscard]] std::string diff_text(const std::vector<GpuDecision>& gpus);
 
 // `gpuslice apply`, `restore`.
 [[nodiscard]] std::string report_text(const std::vector<mig::Report>& reports);
-[[nodiscard]] std::string report_json(const std::vector<mig::Report>& reports);
+[[nodiscard]] std::string report_json(const std::vector<mig::Report>& reports, Format format);
 
 // `gpuslice list …`.
 struct CiListing {

@@ -199,9 +199,12 @@ class Run:
         same("its socket is its user's", os.stat(self.socket).st_mode & 0o777, 0o600)
 
     def offered(self):
-        done = subprocess.run(list(map(str, [self.node.agent_program, "list", "devices", *self.places(), "--config", self.node.map / self.node.key, "-o", "json"])),
-                              capture_output=True, text=True)
-        return [one["id"] for one in json.loads(done.stdout)]
+        """By the agent's word, which is what one with this configuration would offer."""
+        command = list(map(str, [self.node.agent_program, "list", "devices", *self.places(), "-o", "json"]))
+        said, computed = (json.loads(subprocess.run([*command, *more], capture_output=True, text=True).stdout)
+                          for more in ([], ["--config", str(self.node.map / self.node.key)]))
+        same("list devices", said, computed)
+        return [one["id"] for one in said]
 
     def without_an_agent(self):
         self.node.agent.terminate()

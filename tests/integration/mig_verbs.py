@@ -104,7 +104,7 @@ class Verbs(unittest.TestCase):
     def test_how_a_label_is_given(self):
         self.assertIn("choose one with -c: mixed, off, whole", self.run_verb(USAGE, "apply", "-f", self.file).stderr)
         self.assertEqual(self.run_verb(USAGE, "apply").stderr, "apply: which configuration? gpuslice apply -f FILE -c LABEL\n")
-        self.run_verb(FAILED, "apply", "-f", self.tmp / "none", "-c", "mixed")
+        self.run_verb(INVALID, "apply", "-f", self.tmp / "none", "-c", "mixed")
         self.run_verb(OK, "plan", "-f", "-", "-c", "off", stdin=LABELS)
         said = self.run_verb(INVALID, "plan", "-f", "-", "-c", "off", stdin="version: v2\n").stderr
         self.assertTrue(said.startswith("standard input:1:10: "), said)
@@ -114,6 +114,34 @@ class Verbs(unittest.TestCase):
         self.label(OK, "assert", "mixed", "-a")
         self.label(INVALID, "assert", "mixd", "-a")
         self.assertIn("did you mean --mode-only?", self.label(USAGE, "apply", "off", "--mode-olny").stderr)
+
+    def test_what_programs_read(self):
+        for verb, how in (("plan", DIFFERS), ("diff", DIFFERS), ("assert", DIFFERS), ("apply", OK), ("apply", OK), ("assert", OK)):
+            more = ["--detailed-exitcode"] if verb == "plan" else []
+            yaml = self.label(how, verb, "whole", "-o", "yaml", *more).stdout
+            self.assertRegex(yaml, r"(?m)^(label|ok): ")
+        # An error is told to both, of a wrong command line, too.
+        for code, kind, words in ((INVALID, "invalid-config", ("plan", "-f", self.tmp / "none", "-c", "off", "-o", "json")),
+                                  (USAGE, "usage", ("plan", "-o", "json")),
+                                  (USAGE, "usage", ("apply", "-f", self.file, "--labell", "off", "--output=json")),
+                                  (INVALID, "invalid-config", ("restore", "-f", self.tmp / "none", "-ojson"))):
+            done = self.run_verb(code, *words)
+            error = json.loads(done.stdout)
+            self.assertEqual((error["ok"], error["error"]["code"]), (False, kind))
+            self.assertEqual(done.stderr, error["error"]["message"] + "\n")
+        nothing = [BIN / "gpuslice", "list", "gpus", "--root", self.tmp / "empty"]
+        done = subprocess.run([*nothing, "-o", "json"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, json.loads(done.stdout)["error"]["code"]), (FAILED, "unavailable"))
+        done = subprocess.run([*nothing, "--output", "yaml"], capture_output=True, text=True)
+        self.assertIn('code: "unavailable"', done.stdout)
+        self.assertEqual(subprocess.run(nothing, capture_output=True, text=True).stdout, "")
+
+    def test_a_plan_that_was_not_begun_counts_nothing(self):
+        self.label(OK, "apply", "mixed")
+        (self.tmp / "state").write_text("a file")
+        done = self.label(FAILED, "apply", "whole", "--state-dir", self.tmp / "state", "-o", "json")
+        for gpu in json.loads(done.stdout)["gpus"]:
+            self.assertEqual((gpu["end"], gpu["kept"], gpu["destroyed"], gpu["created"]), ("refused", 0, 0, 0))
 
     def test_export_comes_back(self):
         self.label(OK, "apply", "mixed")

@@ -254,9 +254,8 @@ class NodeUnderTest:
             any(c["events"] and c["pid"] == pid for c in self.show()["gpus"][gpu]["attached"]) for gpu in gpus), 15)
 
     def list_devices(self):
-        """`gpuslice list devices -o json`, beside the agent."""
-        done = subprocess.run([self.agent_program, "list", "devices", "--root", self.root, "--config", self.map / self.key,
-                               "--run-dir", self.dir / "run", "-o", "json"], capture_output=True, text=True, check=False)
+        """`gpuslice list devices -o json`: as the agent says."""
+        done = subprocess.run([self.agent_program, "list", "devices", "--root", self.root, "--run-dir", self.dir / "run", "-o", "json"], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Failure(f"list devices: exit {done.returncode}: {done.stderr}")
         return json.loads(done.stdout)
