@@ -156,6 +156,10 @@ Result<ports::Gpu> WorldNvml::gpu(GpuIndex index, ports::Detail detail) {
     out.remap_pending = life.remap_pending != 0;
     out.remap_failed = life.remap_failed != 0;
     out.recovery_action = life.recovery_action;
+    // As of the newest write: nothing that lives on this port waits for a GPU to warm up.
+    out.temperature_c =
+        life.heat_c != 0 ? life.heat_c : static_cast<uint32_t>(life.temperature_mc / 1000);
+    out.shutdown_c = board.temperatures.shutdown;
     if (board.mig()) out.mig = ports::MigMode{gpu.mig_current != 0, gpu.mig_pending != 0};
     const MigDevices devices = mig_devices(*state, index.value);
     uint32_t n = 0;

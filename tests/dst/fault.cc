@@ -43,7 +43,14 @@ std::string_view fault_name(Fault fault) {
                                          "pause left",
                                          "driver hangs",
                                          "apply beside",
-                                         "apply killed"};
+                                         "apply killed",
+                                         "ECC errors",
+                                         "remap pending",
+                                         "remap failed",
+                                         "recovery wanted",
+                                         "too hot",
+                                         "trouble over",
+                                         "reset by others"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }

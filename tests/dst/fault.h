@@ -48,8 +48,15 @@ enum class Fault : uint8_t {
   kDriverHangs,    // at its next question, for longer than MIG may be pending; nothing else happens
   kApplyBeside,    // another gpuslice changed a GPU while the agent serves
   kApplyKilled,    // … and died in it
+  kEccErrors,      // that could not be corrected
+  kRemapPending,   // bad memory waits for a reset
+  kRemapFailed,
+  kRecoveryWanted,  // the driver wants a reset, a reboot or a drain
+  kTooHot,          // it has reached the temperature at which it switches itself off
+  kTroubleOver,     // of the five above: it is gone
+  kResetByOthers,   // another program resets a GPU that nobody computes on
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kApplyKilled) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kResetByOthers) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 }  // namespace gpuslice::dst

@@ -46,6 +46,16 @@ class Hardware final : public ports::Locks, public ports::Pause {
   // The same; of a GPU: how often it was reset.
   [[nodiscard]] uint64_t making(const std::string& uuid);
   [[nodiscard]] bool lost(const std::string& gpu);
+  // What a GPU tells of itself, and whether it tells anything (by UUID; those that are well are
+  // left out).
+  enum class Heat : uint8_t { kCool, kWarm, kHot };  // kWarm: less than five degrees below kHot
+  struct Illness {
+    bool lost = false;
+    bool ecc = false, remap_pending = false, remap_failed = false, recovery = false;
+    Heat heat = Heat::kCool;
+    bool instances = false;  // it has MIG devices
+  };
+  [[nodiscard]] std::map<std::string, Illness> illnesses();
 
   // --- who computes
   // On the GPU or the MIG device of this UUID, until end_work().
@@ -59,6 +69,16 @@ class Hardware final : public ports::Locks, public ports::Pause {
   void reboot();
   // Another program makes or destroys an instance that nobody uses. The UUIDs that are gone.
   [[nodiscard]] bool foreign_change(Random& random);
+  // One of the faults that a GPU tells of itself strikes the GPU of this index; `dice`: how.
+  void fall_ill(uint32_t index, Fault fault, uint64_t dice);
+  // … and is over, if that is possible without a reset of the GPU. False: it is not, or there was
+  // nothing of it. What was hot cools down in steps.
+  [[nodiscard]] bool recover(uint32_t index, Fault fault);
+  // A reset of the GPU is what ends it.
+  [[nodiscard]] bool wants_reset(uint32_t index, Fault fault);
+  // False where the driver refuses, because somebody computes there.
+  [[nodiscard]] bool reset_by_others(uint32_t index);
+  [[nodiscard]] uint32_t count() const { return world_->snapshot()->node.gpu_count; }
   void fail_changes(int calls) { failing_changes_ = calls; }
   // No driver is loaded: every question says so.
   void set_away(bool away) { away_ = away; }

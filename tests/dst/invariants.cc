@@ -161,23 +161,70 @@ std::string layout_in_the_end(NodeModel& node) {
 }
 
 // 10. What an XID has marked is listed as unhealthy within two seconds, all of it, and stays so
-// until the hardware itself has changed: no restart makes a dead GPU healthy.
+// until the hardware itself has changed: no restart makes a dead GPU healthy. A GPU that is lost,
+// or tells that it is not well, is unhealthy from the agent's next look on.
 std::string trusted_too_early(NodeModel& node) {
   const auto& struck = node.struck();
-  if (struck.empty()) return "";
+  const auto& demanded = node.demanded();
+  if (struck.empty() && demanded.empty()) return "";
   std::map<std::string, MonotonicTime, std::less<>> due;
   for (const auto& [uuid, mark] : struck) due[uuid] = mark.due;
+  std::map<std::string, MonotonicTime, std::less<>> ill(demanded.begin(), demanded.end());
   for (const ports::Gpu& gpu : node.hardware().gpus())
-    if (const auto whole = struck.find(gpu.uuid); whole != struck.end())
-      for (const ports::MigDevice& device : gpu.mig_devices)
+    for (const ports::MigDevice& device : gpu.mig_devices) {
+      if (const auto whole = struck.find(gpu.uuid); whole != struck.end())
         due.try_emplace(device.uuid, whole->second.due);
+      if (const auto whole = demanded.find(gpu.uuid); whole != demanded.end())
+        ill.try_emplace(device.uuid, whole->second);
+    }
   for (const auto& [resource, list] : node.published())
     for (const ports::Device& device : list->devices) {
+      if (!device.healthy) continue;
       const auto mark = due.find(base_of(device.id));
-      if (mark != due.end() && device.healthy && node.now() >= mark->second)
+      if (mark != due.end() && node.now() >= mark->second)
         return fmt::format("{}: {} is listed as healthy, and an XID has marked it", resource,
                            device.id);
+      if (ill.contains(base_of(device.id)))
+        return fmt::format("{}: {} is listed as healthy, and its GPU was seen not to be", resource,
+                           device.id);
     }
+  // The kubelet has heard of it as well.
+  constexpr Duration kHeard = std::chrono::seconds(2);
+  for (const auto& [resource, view] : node.views()) {
+    if (!view.connected || !view.list) continue;
+    for (const ports::Device& device : view.list->devices) {
+      if (!device.healthy) continue;
+      const auto one = ill.find(base_of(device.id));
+      if (one != ill.end() && node.now() >= one->second + kHeard)
+        return fmt::format("the kubelet sees {} of {} as healthy, and its GPU was seen not to be",
+                           device.id, resource);
+    }
+  }
+  return "";
+}
+
+// … and the next look comes soon.
+std::string not_looked_at(NodeModel& node) {
+  constexpr Duration kMostBetweenLooks = std::chrono::seconds(8);
+  if (!node.agent_alive() || node.not_looked_for() <= kMostBetweenLooks) return "";
+  return fmt::format(
+      "nobody has looked at the GPUs for {} s",
+      std::chrono::duration_cast<std::chrono::seconds>(node.not_looked_for()).count());
+}
+
+// 10, in the end: what the agent says of the GPUs that are not well is what is.
+std::string troubles_in_the_end(NodeModel& node) {
+  NodeModel::Troubles said;
+  for (const agent::TroubleMark& one : node.agent()->status()->troubles)
+    said.emplace(one.gpu, one.seen.trouble);
+  for (const auto& [gpu, trouble] : node.troubles())
+    if (!said.contains({gpu, trouble}))
+      return fmt::format("{} tells of \"{}\", and the agent says nothing of it", gpu,
+                         agent::word_of(trouble));
+  for (const auto& [gpu, trouble] : said)
+    if (!node.troubles().contains({gpu, trouble}))
+      return fmt::format("the agent says \"{}\" of {}, and it is over", agent::word_of(trouble),
+                         gpu);
   return "";
 }
 
@@ -218,14 +265,14 @@ std::string node_in_the_end(NodeModel& node) {
 std::string broken_now(NodeModel& node) {
   for (const auto check :
        {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown, instance_lost,
-        pending_for_ever, trusted_too_early, unasked_config, withdrawn_twice})
+        pending_for_ever, trusted_too_early, not_looked_at, unasked_config, withdrawn_twice})
     if (std::string fault = check(node); !fault.empty()) return fault;
   return "";
 }
 
 // 6. In the end the kubelet's view is the configuration's: after the last fault, within a minute of
 // calm, every resource that the last good configuration asks for is registered, watched and shows
-// just its devices, all healthy but what an XID has marked.
+// just its devices, all healthy but what an XID has marked and the GPUs that are not well.
 std::string broken_in_the_end(NodeModel& node) {
   if (!node.agent_alive()) return "the agent is not running";
   const config::DevicePluginFile file =
@@ -234,10 +281,13 @@ std::string broken_in_the_end(NodeModel& node) {
   if (!effective) return "the last good configuration is none: " + effective.error().message;
   if (std::string layout = layout_in_the_end(node); !layout.empty()) return layout;
   if (std::string said = node_in_the_end(node); !said.empty()) return said;
+  if (std::string said = troubles_in_the_end(node); !said.empty()) return said;
   agent::Hardware hardware;
   hardware.gpus = node.visible_gpus();
   for (const auto& [uuid, why] : node.agent()->status()->unhealthy)
-    if (node.was_struck(uuid)) hardware.unhealthy[uuid] = why;
+    if (node.was_struck(uuid) && why.find("XID ") != std::string::npos)
+      hardware.unhealthy[uuid] = why;
+  for (const auto& [uuid, since] : node.demanded()) hardware.unhealthy[uuid] = "not well";
   agent::HeldIds held;
   for (const Pod& pod : node.pods()) held[pod.resource].insert(pod.ids.begin(), pod.ids.end());
   const auto wanted = agent::make_device_table(hardware, *effective, held);

@@ -23,15 +23,21 @@ void NodeModel::ask_driver(Question question) {
 void NodeModel::next_question() {
   driver_busy_ = !questions_.empty();
   if (!driver_busy_) return;
+  if (driver_latency_ > kQuickDriver) kept_from_looking_until(now() + driver_latency_);
   after_for_agent(driver_latency_ + milliseconds(random_.below(20)), [this] { begin_question(); });
 }
 
 void NodeModel::begin_question() {
-  if (now() < driver_hangs_until_) return after_for_agent(seconds(1), [this] { begin_question(); });
+  if (now() < driver_hangs_until_) {
+    kept_from_looking_until(now() + seconds(1));
+    return after_for_agent(seconds(1), [this] { begin_question(); });
+  }
   const Question question = std::move(questions_.front());
   questions_.pop_front();
   Task answer = question();
-  after_for_agent(hardware_.waited(), [this, answer = std::move(answer)] {
+  const Duration waited = hardware_.waited();
+  kept_from_looking_until(now() + waited);
+  after_for_agent(waited, [this, answer = std::move(answer)] {
     answer();
     next_question();
   });
@@ -42,11 +48,15 @@ void NodeModel::ask_inventory() {
     if (driver_fails_ > 0) {
       --driver_fails_;
       return [this] {
+        demand_all();
         agent_->on_inventory(fail(Code::kFailed, "nvmlDeviceGetCount_v2: Unknown Error (999)"));
       };
     }
-    return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids()]() mutable {
+    return [this, inventory = hardware_.inventory(), uuids = hardware_.uuids(),
+            ill = hardware_.illnesses()]() mutable {
+      if (!inventory) demand_all();
       if (inventory) {
+        demand(ill);
         seen_uuids_ = std::move(uuids);
         for (const ports::Gpu& gpu : inventory->gpus) {
           shown_.insert(gpu.uuid);
@@ -196,56 +206,6 @@ void NodeModel::after_foreign() {
     for (const auto& [uuid, generation] : pod.generations)
       if (!there.contains(uuid) || hardware_.generation(uuid) != generation) taken_.insert(uuid);
   withdrawals_.excuse();
-}
-
-// Told to an agent that is there; nobody hears it otherwise.
-void NodeModel::xid() {
-  if (!agent_) return;
-  const std::vector<ports::Gpu>& gpus = hardware_.gpus();
-  const ports::Gpu& gpu = gpus[random_.below(gpus.size())];
-  ports::GpuEvent event;
-  event.gpu = gpu.uuid;
-  constexpr uint64_t kXids[] = {13, 31, 109, 48, 79, 94, 95, 999};
-  event.xid = kXids[random_.below(std::size(kXids))];
-  std::vector<std::string> marked = {gpu.uuid};
-  if (!gpu.mig_devices.empty() && random_.chance(2, 3)) {
-    const ports::MigDevice& device = gpu.mig_devices[random_.below(gpu.mig_devices.size())];
-    event.gi = device.gi;
-    if (random_.chance(2, 3)) event.ci = device.ci;
-    marked.clear();
-    for (const ports::MigDevice& one : gpu.mig_devices)
-      if (one.gi == device.gi && (!event.ci || one.ci == device.ci)) marked.push_back(one.uuid);
-  }
-  strike(Fault::kXid);
-  after_for_agent(milliseconds(1 + random_.below(50)), [this, event, marked] {
-    // The driver is let go while a mode is switched, and what it had to say is gone with it.
-    if (events_paused_) return;
-    agent_->on_gpu_event(event);
-    if (event.xid == 13 || event.xid == 31 || event.xid == 109) return;
-    for (const std::string& uuid : marked) {
-      ever_struck_.insert(uuid);
-      struck_.try_emplace(uuid, event.gpu, hardware_.making(uuid), now() + seconds(2));
-    }
-  });
-}
-
-// May be healthy again: what was destroyed, also to be made anew; a GPU that was reset, and all of
-// one that was lost.
-void NodeModel::heal_struck() {
-  std::erase_if(struck_, [&](const auto& one) {
-    return hardware_.lost(one.second.gpu) || hardware_.making(one.first) != one.second.making;
-  });
-}
-
-// A full disk keeps from the next life of the agent what this one knew.
-void NodeModel::forget_unwritten_marks() {
-  if (struck_.empty()) return;
-  const auto file = files_.find(std::string(kLedger) + ".health");
-  std::map<std::string, std::string> known;
-  if (file != files_.end())
-    if (const auto record = agent::parse_health(file->second, *boot_id()))
-      known = agent::reasons_of(*record, hardware_.gpus());
-  std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
 }
 
 }  // namespace gpuslice::dst

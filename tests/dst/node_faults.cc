@@ -43,7 +43,15 @@ void NodeModel::fault_event(Fault fault) {
     case Fault::kKilledInChange:
     case Fault::kForeignChange:
     case Fault::kXid:
+    case Fault::kTroubleOver:
+    case Fault::kResetByOthers:
       return driver_fault(fault);
+    case Fault::kEccErrors:
+    case Fault::kRemapPending:
+    case Fault::kRemapFailed:
+    case Fault::kRecoveryWanted:
+    case Fault::kTooHot:
+      return fall_ill(fault);
     case Fault::kApplyBeside:
     case Fault::kApplyKilled:
       return apply_comes(fault == Fault::kApplyKilled);
@@ -72,7 +80,7 @@ void NodeModel::driver_fault(Fault fault) {
     case Fault::kDriverSlow:
       strike(fault);
       driver_latency_ = milliseconds(random_.between(100, 8000));
-      time_.after(seconds(random_.between(5, 30)), [this] { driver_latency_ = milliseconds(5); });
+      time_.after(seconds(random_.between(5, 30)), [this] { driver_latency_ = kQuickDriver; });
       return;
     case Fault::kDriverFails:
       strike(fault);
@@ -102,6 +110,11 @@ void NodeModel::driver_fault(Fault fault) {
       if (!hardware_.foreign_change(random_)) return;
       strike(fault);
       return after_foreign();
+    case Fault::kTroubleOver:
+      return recover_one();
+    case Fault::kResetByOthers:
+      (void)reset_by_others(static_cast<uint32_t>(random_.below(hardware_.count())));
+      return;
     default:
       return xid();
   }

@@ -86,6 +86,7 @@ void NodeModel::calm(Duration d) { run_until(now() + d); }
 void NodeModel::start_agent() {
   ++agent_life_;
   pods_known_ = false;
+  kept_from_looking_until(now());
   agent::AgentOptions options;
   options.config.path = kConfig;
   options.config.last_good_path = kLastGood;
@@ -148,6 +149,7 @@ void NodeModel::begin_api(agent::AgentOptions& options) {
 void NodeModel::kill_agent() {
   // Nothing is said goodbye to: streams break, sockets stay as files that nobody serves.
   forget_unwritten_marks();
+  forget_unwritten_heat();
   killing_ = true;
   dies_in_calls_ = -1;
   if (api_node_) api_node_->end();
@@ -203,6 +205,7 @@ void NodeModel::reboot(bool power_cut) {
   pods_.clear();
   struck_.clear();
   ever_struck_.clear();
+  hot_.clear();
   ++boot_;
   ++kubelet_life_;
   views_.clear();

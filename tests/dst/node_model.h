@@ -6,7 +6,8 @@
 //
 // node_model.cc has time and the agent's life, node_files.cc the disk, node_wishes.cc what people
 // want of the node, node_driver.cc the worker of NVML, node_kubelet.cc kubelet and pods,
-// node_apply.cc another gpuslice beside the agent, node_faults.cc what is done to it all.
+// node_health.cc what GPUs tell, node_apply.cc another gpuslice beside the agent, node_faults.cc
+// what is done to it all.
 
 #include <array>
 #include <cstdint>
@@ -124,6 +125,16 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] bool was_struck(const std::string& uuid) const {
     return ever_struck_.contains(uuid);
   }
+  // GPUs of which every device must be unhealthy, by what the driver has shown the agent, and from
+  // when on.
+  [[nodiscard]] const std::map<std::string, MonotonicTime>& demanded() const { return demanded_; }
+  // By that look, what the GPUs that answered tell of themselves.
+  using Troubles = std::set<std::pair<std::string, agent::GpuTrouble>>;
+  [[nodiscard]] const Troubles& troubles() const { return troubles_; }
+  // For how long nobody has looked at the GPUs although the driver would have answered.
+  [[nodiscard]] Duration not_looked_for() const {
+    return now() - std::max(looked_at_, looks_again_at_);
+  }
   [[nodiscard]] const Withdrawals& withdrawals() const { return withdrawals_; }
   // Null on a node without an API server.
   [[nodiscard]] const ApiServer* api() const { return with_api_ ? &api_ : nullptr; }
@@ -223,9 +234,25 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] mig::Options change_options();
   void tell(const mig::Report& report);
   void after_foreign();
+
+  // Health.
+  using Illnesses = std::map<std::string, Hardware::Illness>;
+  static constexpr Fault kIllnesses[] = {Fault::kEccErrors, Fault::kRemapPending,
+                                         Fault::kRemapFailed, Fault::kRecoveryWanted,
+                                         Fault::kTooHot};
   void xid();
   void heal_struck();
   void forget_unwritten_marks();
+  void fall_ill(Fault fault);
+  void recover_later(uint32_t index, Fault fault, Duration d);
+  bool recover(uint32_t index, Fault fault);
+  void recover_one();
+  bool reset_by_others(uint32_t index);
+  void settle_illnesses();
+  void demand(const Illnesses& seen);
+  void demand_all();
+  void forget_unwritten_heat();
+  void kept_from_looking_until(MonotonicTime t) { looks_again_at_ = std::max(looks_again_at_, t); }
 
   // Kubelet.
   void pod_comes();
@@ -256,7 +283,8 @@ class NodeModel final : public ports::HostFiles,
   Timeline time_;
   Duration wall_offset_ = std::chrono::hours(500'000);
   MonotonicTime agent_wakes_ = MonotonicTime::max();
-  Duration quiet_{};  // nothing new happens for so long
+  Duration quiet_{};     // nothing new happens for so long
+  bool healed_ = false;  // the last fault has struck
 
   // Hardware.
   Hardware hardware_;
@@ -281,8 +309,14 @@ class NodeModel final : public ports::HostFiles,
   std::set<std::string> taken_;
   std::map<std::string, Struck> struck_;
   std::set<std::string> ever_struck_;
+  std::map<std::string, MonotonicTime> demanded_;
+  Troubles troubles_;
+  std::map<std::string, bool> hot_;  // so hot, by the agent's looks, that it must cool down
+  MonotonicTime looked_at_{};
+  MonotonicTime looks_again_at_{};  // until then somebody or something is in the way of a look
   int driver_fails_ = 0;
-  Duration driver_latency_ = std::chrono::milliseconds(5);
+  static constexpr Duration kQuickDriver = std::chrono::milliseconds(5);
+  Duration driver_latency_ = kQuickDriver;
   MonotonicTime driver_hangs_until_{};
 
   // Files.

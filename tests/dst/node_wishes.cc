@@ -255,7 +255,9 @@ void NodeModel::take_back_a_wish() {
 
 void NodeModel::heal() {
   note("heal");
+  healed_ = true;
   hardware_.restore_all();
+  settle_illnesses();
   hardware_.fail_changes(0);
   hardware_.die_in_change(-1);
   hardware_.set_away(false);
@@ -264,7 +266,7 @@ void NodeModel::heal() {
   apply_ends(true);
   full_.clear();
   driver_fails_ = refuse_ = pods_unknown_ = 0;
-  driver_latency_ = milliseconds(5);
+  driver_latency_ = kQuickDriver;
   api_.heal();
   if (with_api_) {
     calm(seconds(5));  // a Node that was deleted is back
