@@ -323,6 +323,10 @@ void Agent::make_tables(MonotonicTime now) {
   }
   for (auto& [name, registration] : registrations_)
     if (!tables_.resources.contains(name)) registration->leave(now);
+  // What goes when its pod ends is asked after from now on, not when it would have been asked
+  // anyway.
+  const MonotonicTime soon = now + options_.pods_interval_waiting;
+  if (next_pods_ > soon && releases_awaited()) next_pods_ = soon;
 }
 
 MonotonicTime Agent::step_registrations(MonotonicTime now) {

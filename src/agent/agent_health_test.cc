@@ -48,7 +48,8 @@ struct OneKubelet final : ports::Kubelet {
   [[nodiscard]] bool socket_in_place(const std::string&) const override { return true; }
   [[nodiscard]] bool watched(const std::string&) const override { return true; }
   void register_plugin(const std::string& resource) override { registering.push_back(resource); }
-  void list_pods() override {}
+  int asked_pods = 0;
+  void list_pods() override { ++asked_pods; }
   [[nodiscard]] std::string kubelet_socket() const override { return "1"; }
 };
 
@@ -239,6 +240,35 @@ TEST_F(AgentHealth, EventsAreToldWhenHealthChangesAndNotOtherwise) {
   gpus[1].ecc_uncorrected = 0;
   look();
   EXPECT_TRUE(events.empty()) << "what is gone did not become healthy: " << events[0];
+}
+
+TEST_F(AgentHealth, WhatWaitsForAPodToEndIsAskedAfterFromTheEditOn) {
+  const auto replicas = [&](int n) {
+    files.files["/c"] = fmt::format(
+        "version: v1\nsharing: {{timeSlicing: {{resources: [{{name: gpu, replicas: {}}}]}}}}\n", n);
+    agent->on_config_changed();
+    run();
+  };
+  const ports::PodDevices pod{
+      "default", "p", "c", "nvidia.com/gpu", {"GPU-0::0", "GPU-0::1", "GPU-0::3"}};
+  replicas(4);
+  look();
+  for (int i = 0; i < 2; ++i) {  // once more after what was new in it
+    agent->on_pods(std::vector{pod});
+    run();
+    clock.mono += options.pods_interval_waiting;
+    run();
+  }
+  EXPECT_EQ(shown(), "32 healthy");
+  const int before = kubelet.asked_pods;
+  replicas(2);
+  EXPECT_EQ(shown(), "17 healthy");
+  clock.mono += options.pods_interval_waiting;
+  run();
+  EXPECT_EQ(kubelet.asked_pods, before + 1);
+  agent->on_pods(std::vector<ports::PodDevices>{});
+  run();
+  EXPECT_EQ(shown(), "16 healthy");
 }
 
 TEST_F(AgentHealth, ACleanProbeIsConfiguredByTheFile) {

@@ -100,6 +100,9 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
                                                 const std::string& config_text) {
   const config::DevicePluginFile file =
       config::read_device_plugin(config_text, setup.config.compat);
+  for (const config::Problem& problem : file.problems.all())
+    if (problem.severity == config::Severity::kWarning || file.problems.errors() > 1)
+      fmt::print(stderr, "{}\n", problem.text(setup.config.path));
   if (file.problems.has_errors())
     return std::unexpected(file.problems.first_error(setup.config.path));
   TRY_ASSIGN(const config::Effective effective,
@@ -120,6 +123,7 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
   }
   add_silent(node, setup, files, hardware);
   TRY_ASSIGN(const agent::DeviceTable table, agent::make_device_table(hardware, effective, held));
+  for (const std::string& warning : table.warnings) fmt::print(stderr, "warning: {}\n", warning);
   std::vector<cli::DeviceRow> rows;
   for (const auto& [name, resource] : table.resources) {
     for (const agent::OfferedDevice& device : resource->devices) {
