@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -39,8 +40,19 @@ std::string count_text(const Count& count) {
   return count.starts.empty() ? std::to_string(count.count) : list_text(count.starts);
 }
 
-// Quoted where a plain word would be read otherwise.
-std::string yaml_key(const std::string& text) { return "\"" + json_escape(text) + "\""; }
+// Quoted unless it is a word that every reader of YAML takes for a text.
+std::string yaml_key(const std::string& text) {
+  constexpr auto kOtherThanText = std::to_array<std::string_view>(
+      {"true", "false", "yes", "no", "on", "off", "y", "n", "null"});
+  constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  const bool plain = !text.empty() && kLetters.contains(text.front()) &&
+                     std::all_of(text.begin(), text.end(), [&](char c) {
+                       return kLetters.contains(c) || std::string_view("0123456789-._").contains(c);
+                     });
+  const bool word = std::find(kOtherThanText.begin(), kOtherThanText.end(), to_lower(text)) ==
+                    kOtherThanText.end();
+  return plain && word ? text : "\"" + json_escape(text) + "\"";
+}
 
 std::string yaml(const Labels& labels) {
   std::string out = "version: v1\nmig-configs:\n";

@@ -149,6 +149,10 @@ class Verbs(unittest.TestCase):
             written = self.tmp / "exported"
             written.write_text(self.run_verb(OK, "export", "-l", "then", *words).stdout)
             self.run_verb(OK, "assert", "-f", written, "-c", "then")
+        for label, key in (("all-1g.5gb", "all-1g.5gb"), ("on", '"on"'), ("7", '"7"'), ("a: b", '"a: b"'), ("Null", '"Null"')):
+            written.write_text(self.run_verb(OK, "export", "-l", label).stdout)
+            self.assertIn(f"\n  {key}:\n", written.read_text())
+            self.run_verb(OK, "assert", "-f", written, "-c", label)
         generated = self.run_verb(OK, "generate-config", "-f", self.tmp / "generated")
         self.assertEqual(generated.stdout, "")
         self.run_verb(OK, "apply", "-f", self.tmp / "generated", "-c", "all-balanced")
