@@ -64,9 +64,14 @@ std::vector<Target> visible_targets(const sim::State& state, const sim::Visibili
 Result<Target> find_target(const sim::State& state, const sim::Visibility& visible,
                            const std::string& device) {
   const std::vector<Target> targets = visible_targets(state, visible);
-  if (targets.empty())
-    return fail(Code::kNotFound,
-                "work: no GPU is visible here: no device node stands in the node's /dev");
+  if (targets.empty()) {
+    bool any = false;
+    for (uint32_t gpu = 0; gpu < state.node.gpu_count; ++gpu)
+      any = any || visible.gpu(state.gpus[gpu].minor);
+    return fail(Code::kNotFound, "work: nothing to work on is visible here: {}",
+                any ? "MIG is on, and no compute instance is there whose device nodes are, too"
+                    : "no device node stands in the node's /dev");
+  }
   if (device.empty()) return targets.front();
   for (const Target& t : targets) {
     const std::string uuid = t.gi == sim::kNone ? std::string(state.gpus[t.gpu].uuid)
@@ -155,6 +160,31 @@ std::optional<uint8_t> recovery_action(std::string_view word) {
   return static_cast<uint8_t>(found - kRecoveryActions.begin());
 }
 
+// The library's exports, which faults can be of.
+constexpr auto kCalls = std::to_array<std::string_view>({
+#define EXPORT(name, ...) #name,
+#define UNMODELLED(name) #name,
+#define UNMODELLED_DEVICE(name) #name,
+#include "simnvml/exports.inc"
+#include "simnvml/unmodelled.inc"
+#undef EXPORT
+#undef UNMODELLED
+#undef UNMODELLED_DEVICE
+});
+
+// A call that nobody makes would be a fault that never strikes.
+Status check_call(const std::string& fault, const std::string& call) {
+  const bool pattern = call.ends_with('*');
+  const std::string_view head = std::string_view(call).substr(0, call.size() - (pattern ? 1 : 0));
+  if (std::any_of(kCalls.begin(), kCalls.end(), [&](std::string_view one) {
+        return pattern ? one.starts_with(head) : one == head;
+      }))
+    return {};
+  const auto near = nearest(head, kCalls);
+  return fail(Code::kUsage, "inject {} --call {}: NVML has no such call{}", fault,
+              json_escape(call), near ? fmt::format("; did you mean {}?", *near) : "");
+}
+
 Status check_inject(const InjectCommand& command) {
   static constexpr auto kFaults =
       std::to_array<std::string_view>({"xid", "lose", "restore", "fail", "latency", "hang", "ecc",
@@ -173,6 +203,7 @@ Status check_inject(const InjectCommand& command) {
         Code::kUsage,
         "inject {} --call {}: a call of NVML such as nvmlGpuInstanceDestroy, or nvmlDevice*",
         command.what, json_escape(command.call));
+  if (of_call) TRY(check_call(command.what, command.call));
   if (command.what == "recovery" && !recovery_action(command.action))
     return fail(Code::kUsage, "inject recovery --action {}: one of {}", json_escape(command.action),
                 fmt::join(kRecoveryActions, ", "));
@@ -199,8 +230,10 @@ Result<int> sim_inject(const InjectCommand& command) {
   fault.after = command.after;
   fault.times = command.times;
   if (command.what == "fail") {
+    constexpr std::string_view kPrefix = "NVML_ERROR_";
+    const bool prefixed = command.ret.starts_with(kPrefix);
     sim::Ret ret{};
-    if (!sim::parse_ret(command.ret, ret))
+    if (!sim::parse_ret(std::string_view(command.ret).substr(prefixed ? kPrefix.size() : 0), ret))
       return fail(Code::kUsage,
                   "inject fail --return {}: a code of NVML such as IN_USE, UNKNOWN, GPU_IS_LOST",
                   command.ret);

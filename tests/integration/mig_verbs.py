@@ -150,9 +150,10 @@ class Verbs(unittest.TestCase):
             written.write_text(self.run_verb(OK, "export", "-l", "then", *words).stdout)
             self.run_verb(OK, "assert", "-f", written, "-c", "then")
         for label, key in (("all-1g.5gb", "all-1g.5gb"), ("on", '"on"'), ("7", '"7"'), ("a: b", '"a: b"'), ("Null", '"Null"')):
-            written.write_text(self.run_verb(OK, "export", "-l", label).stdout)
-            self.assertIn(f"\n  {key}:\n", written.read_text())
-            self.run_verb(OK, "assert", "-f", written, "-c", label)
+            named = self.tmp / "named"
+            named.write_text(self.run_verb(OK, "export", "-l", label).stdout)
+            self.assertIn(f"\n  {key}:\n", named.read_text())
+            self.run_verb(OK, "assert", "-f", named, "-c", label)
         generated = self.run_verb(OK, "generate-config", "-f", self.tmp / "generated")
         self.assertEqual(generated.stdout, "")
         self.run_verb(OK, "apply", "-f", self.tmp / "generated", "-c", "all-balanced")

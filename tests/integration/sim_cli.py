@@ -223,6 +223,12 @@ class Refusals(unittest.TestCase):
             for call in ((), ("--call", "GpuInstanceDestroy")):
                 self.refused(USAGE, f"inject {fault} --call {''.join(call[1:])}: a call of NVML such as nvmlGpuInstanceDestroy, or nvmlDevice*", *at,
                              fault, *call)
+            self.refused(USAGE, f"inject {fault} --call nvmlGpuInstanceDestory: NVML has no such call; did you mean nvmlGpuInstanceDestroy?", *at, fault,
+                         "--call", "nvmlGpuInstanceDestory")
+            self.refused(USAGE, f"inject {fault} --call nvmlGpuInstanze*: NVML has no such call", *at, fault, "--call", "nvmlGpuInstanze*")
+        for call, code in (("nvmlGpuInstanceDestroy", "NVML_ERROR_IN_USE"), ("nvmlDeviceCreate*", "IN_USE"), ("nvmlVgpuInstanceGetType", "UNKNOWN")):
+            self.done(*at, "fail", "--call", call, "--return", code)
+        self.done(*at, "clear")
         self.refused(USAGE, "inject fail --return NOPE: a code of NVML such as IN_USE, UNKNOWN, GPU_IS_LOST", *at, "fail", "--call",
                      "nvmlInit_v2", "--return", "NOPE")
         self.refused(USAGE, "inject latency --for long: a duration such as 200ms", *at, "latency", "--call", "nvmlInit_v2", "--for", "long")
