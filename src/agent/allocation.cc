@@ -86,7 +86,7 @@ Result<ports::AllocateAnswer> AllocationDesk::allocate_of(const std::string& res
   }
   for (const std::vector<std::string>& ids : request.containers)
     for (const std::string& id : ids)
-      if (!it->second->bases[it->second->find(id)->base].healthy) ++counts_.unhealthy;
+      if (!it->second->bases[it->second->ids.find(id)->base].healthy) ++counts_.unhealthy;
   std::map<std::string, LedgerEntry>& held = ledger_[resource];
   for (const std::vector<std::string>& ids : request.containers) {
     for (const std::string& id : ids) {
@@ -109,8 +109,8 @@ Result<ports::ContainerAnswer> AllocationDesk::container(const ResourceTable& ta
   std::set<size_t> bases;  // in the order of GPU and MIG indices, each once
   size_t shared = 0;
   for (const std::string& id : ids) {
-    const OfferedDevice* device = table.find(id);
-    if (device == nullptr)
+    const std::optional<OfferedIds::Place> device = table.ids.find(id);
+    if (!device)
       return fail(Code::kNotFound,
                   "{}: device {} is not offered (any more); the pod must be admitted anew",
                   table.name, json_escape(id));
@@ -119,7 +119,7 @@ Result<ports::ContainerAnswer> AllocationDesk::container(const ResourceTable& ta
       return fail(Code::kUnavailable,
                   "{}: device {} is about to go, by a change of MIG; the pod must be admitted anew",
                   table.name, json_escape(id));
-    shared += device->shared ? 1 : 0;
+    if (device->shared) ++shared;
     bases.insert(device->base);
   }
   if (table.fail_requests_greater_than_one && shared > 0 && ids.size() > 1)

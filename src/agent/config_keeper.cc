@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "agent/last_good.h"
 #include "base/text.h"
 #include "config/device_plugin.h"
 #include "config/document.h"
@@ -90,13 +91,7 @@ void ConfigKeeper::accept() {
   problem_ = unknown_;
   log_.info("configuration: generation {} from {}", generation_, from_);
   if (source_.path.empty() || source_.last_good_path.empty()) return;
-  // The usual start: it is there already, and nobody waits for a disk.
-  if (const auto there = files_.read(source_.last_good_path, config::kMaxFileBytes);
-      there && *there == candidate_text_.bytes) {
-    log_.over("last-good");
-    return;
-  }
-  if (auto kept = files_.write_atomic(source_.last_good_path, candidate_text_.bytes, true); !kept)
+  if (auto kept = keep_last_good(files_, source_.last_good_path, candidate_text_.bytes); !kept)
     log_.once(Level::kWarning, "last-good",
               fmt::format("configuration: the last good one cannot be kept for the next start: {}",
                           kept.error().message));

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
+#include <utility>
 
 #include "config/list_size.h"
 
@@ -217,8 +217,26 @@ struct Building {
   std::vector<Wish> wishes;
 };
 
-std::string replica_id(const std::string& uuid, uint32_t n) {
-  return fmt::format("{}::{}", uuid, n);
+// In the order of their texts: 0, 1, 10, 11, 2. A list may have ten thousand ids, and they are
+// cheaper to make in their order than to put into it.
+void sort_as_texts(std::vector<uint32_t>& numbers) {
+  struct Key {
+    uint64_t filled = 0;  // with noughts, to ten digits
+    uint32_t number = 0;
+    bool operator<(const Key& other) const {
+      return filled != other.filled ? filled < other.filled : number < other.number;
+    }
+  };
+  std::vector<Key> keys;
+  keys.reserve(numbers.size());
+  for (const uint32_t number : numbers) {
+    Key key{number, number};
+    while (key.filled != 0 && key.filled < 1'000'000'000) key.filled *= 10;
+    keys.push_back(key);
+  }
+  std::sort(keys.begin(), keys.end());
+  std::transform(keys.begin(), keys.end(), numbers.begin(),
+                 [](const Key& key) { return key.number; });
 }
 
 // Is `id` this device, whole or a replica?
@@ -254,30 +272,36 @@ HeldHere held_of(const std::string& uuid, const std::string& resource, const Hel
   return out;
 }
 
-// The ids of one device: those that are held, and the lowest free ones up to the number of
+// The ids of one device, sorted: those that are held, and the lowest free ones up to the number of
 // replicas. What is held under another resource (it was renamed meanwhile) counts, and its id is
 // not offered a second time; a device that is to be whole is not offered while parts of it are
 // held.
 std::vector<std::string> ids_of(const std::string& uuid, uint32_t replicas, const HeldHere& held) {
-  std::vector<std::string> ids = held.here;
+  std::vector<std::string> ids = held.here;  // sorted, as they are held
   if (replicas == 0) return ids;
   if (replicas == 1) {
     if (ids.empty() && held.elsewhere.empty()) ids.push_back(uuid);
     return ids;
   }
-  const std::set<std::string> stay(ids.begin(), ids.end());
-  for (uint32_t n = 0; ids.size() + held.elsewhere.size() < replicas; ++n) {
-    std::string id = replica_id(uuid, n);
-    if (!stay.contains(id) && !held.elsewhere.contains(id)) ids.push_back(std::move(id));
-  }
+  std::set<std::string> taken(ids.begin(), ids.end());
+  taken.insert(held.elsewhere.begin(), held.elsewhere.end());
+  std::vector<uint32_t> free;
+  for (uint32_t n = 0; free.size() + ids.size() + held.elsewhere.size() < replicas; ++n)
+    if (taken.empty() || !taken.contains(replica_id(uuid, n))) free.push_back(n);
+  sort_as_texts(free);
+  ids.reserve(ids.size() + free.size());
+  for (const uint32_t n : free) ids.push_back(replica_id(uuid, n));
+  if (!held.here.empty()) std::sort(ids.begin(), ids.end());
   return ids;
 }
 
 Closeness closeness_of(const ResourceTable& table, const ports::Topology& topology) {
-  const bool whole = std::none_of(table.bases.begin(), table.bases.end(),
-                                  [](const BaseDevice& base) { return base.is_mig; }) &&
-                     std::none_of(table.devices.begin(), table.devices.end(),
-                                  [](const OfferedDevice& device) { return device.shared; });
+  const bool whole =
+      std::none_of(table.bases.begin(), table.bases.end(),
+                   [](const BaseDevice& base) { return base.is_mig; }) &&
+      std::none_of(table.devices.begin(), table.devices.end(), [&](const OfferedDevice& device) {
+        return device.id != table.bases[device.base].uuid;
+      });
   if (!whole) return {};
   std::vector<ClosenessGpu> gpus;
   for (const BaseDevice& base : table.bases)
@@ -292,25 +316,31 @@ std::shared_ptr<const ResourceTable> finish(const std::string& name, Building bu
   table->name = name;
   table->fail_requests_greater_than_one = fail_greater;
   table->bases = std::move(building.bases);
+  struct Group {
+    size_t base = 0;
+    std::vector<std::string> ids;  // sorted
+  };
+  std::vector<Group> groups;
+  size_t count = 0;
   for (const Wish& wish : building.wishes) {
     const std::string& uuid = table->bases[wish.base].uuid;
-    for (std::string& id : ids_of(uuid, wish.replicas, held_of(uuid, name, held))) {
-      const bool shared = id != uuid;
-      table->devices.push_back({std::move(id), wish.base, shared});
-    }
+    Group group{wish.base, ids_of(uuid, wish.replicas, held_of(uuid, name, held))};
+    table->ids.add(wish.base, uuid, group.ids);
+    count += group.ids.size();
+    if (!group.ids.empty()) groups.push_back(std::move(group));
   }
-  std::sort(table->devices.begin(), table->devices.end(),
-            [](const OfferedDevice& a, const OfferedDevice& b) { return a.id < b.id; });
+  std::sort(groups.begin(), groups.end(),
+            [](const Group& a, const Group& b) { return a.ids.front() < b.ids.front(); });
   auto list = std::make_shared<ports::DeviceList>();
-  list->devices.reserve(table->devices.size());
-  table->by_id.reserve(table->devices.size());
-  for (size_t i = 0; i < table->devices.size(); ++i) {
-    const OfferedDevice& device = table->devices[i];
-    const BaseDevice& base = table->bases[device.base];
-    ports::Device out{device.id, base.healthy, {}};
-    if (base.numa_node >= 0) out.numa_nodes.push_back(base.numa_node);
-    list->devices.push_back(std::move(out));
-    table->by_id.emplace(device.id, i);
+  list->devices.reserve(count);
+  table->devices.reserve(count);
+  for (Group& group : groups) {
+    const BaseDevice& base = table->bases[group.base];
+    const auto numa = base.numa_node >= 0 ? std::optional(base.numa_node) : std::nullopt;
+    for (std::string& id : group.ids) {
+      list->devices.push_back({std::move(id), base.healthy, numa});
+      table->devices.push_back({list->devices.back().id, group.base});
+    }
   }
   table->list = std::move(list);
   table->closeness = closeness_of(*table, topology);
@@ -401,11 +431,6 @@ std::map<std::string, Building> wished_of(const Hardware& hardware, const Effect
 }
 
 }  // namespace
-
-const OfferedDevice* ResourceTable::find(const std::string& id) const {
-  const auto it = by_id.find(id);
-  return it == by_id.end() ? nullptr : &devices[it->second];
-}
 
 Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
                                       const HeldIds& held, Oversize oversize) {

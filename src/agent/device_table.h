@@ -13,10 +13,10 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "agent/closeness.h"
+#include "agent/offered_ids.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "config/effective.h"
@@ -45,23 +45,19 @@ struct BaseDevice {
 
 // One id that the kubelet is offered.
 struct OfferedDevice {
-  std::string id;
-  size_t base = 0;  // index into ResourceTable::bases
-  bool shared = false;
+  std::string_view id;  // the text is the list's
+  size_t base = 0;      // index into ResourceTable::bases
 };
 
 struct ResourceTable {
   std::string name;
   bool fail_requests_greater_than_one = false;
   std::vector<BaseDevice> bases;       // in the order of GPU and MIG indices
-  std::vector<OfferedDevice> devices;  // sorted by id, as the list
+  std::vector<OfferedDevice> devices;  // sorted by id: of the list, place by place
   std::shared_ptr<const ports::DeviceList> list;
-  // Into `devices`, whose ids the keys are views of. For look-ups only, never iterated.
-  std::unordered_map<std::string_view, size_t> by_id;
+  OfferedIds ids;  // what an id of the kubelet is
   // Of the bases, where all are whole GPUs that are offered once each; else empty.
   Closeness closeness;
-
-  [[nodiscard]] const OfferedDevice* find(const std::string& id) const;
 };
 
 // Who holds which ids, by resource.

@@ -15,8 +15,7 @@ namespace {
 TEST(DeviceTable, UnsharedDevicesKeepTheirUuid) {
   const DeviceTable table = make_device_table(gpus(2), config_of("version: v1"), {}).value();
   EXPECT_EQ(ids(table), (std::vector<std::string>{uuid(0), uuid(1)}));
-  EXPECT_EQ(table.resources.at("nvidia.com/gpu")->list->devices[0].numa_nodes,
-            std::vector<int64_t>{0});
+  EXPECT_EQ(table.resources.at("nvidia.com/gpu")->list->devices[0].numa_node, 0);
 }
 
 TEST(DeviceTable, ReplicasAreNumberedAndSorted) {
@@ -24,6 +23,48 @@ TEST(DeviceTable, ReplicasAreNumberedAndSorted) {
   EXPECT_EQ(ids(table).size(), 11U);
   EXPECT_EQ(ids(table)[0], uuid(0) + "::0");
   EXPECT_EQ(ids(table)[2], uuid(0) + "::10");  // as texts sort
+}
+
+// However many there are, and whatever is held: the list is sorted, no id twice, and each is found.
+TEST(DeviceTable, EveryIdIsInItsPlaceAndIsFound) {
+  const HeldIds held = {{"nvidia.com/gpu", {uuid(1) + "::4294967295", uuid(1) + "::12"}},
+                        {"nvidia.com/old", {uuid(2) + "::0", uuid(2) + "::100"}}};
+  for (const uint32_t replicas : {2U, 9U, 10U, 11U, 99U, 101U, 1000U, 1234U}) {
+    const DeviceTable table = make_device_table(gpus(3), shared(replicas), held).value();
+    const ResourceTable& gpu = *table.resources.at("nvidia.com/gpu");
+    EXPECT_EQ(gpu.devices.size(), 3 * replicas - 2) << "those held as nvidia.com/old count";
+    ASSERT_EQ(gpu.devices.size(), gpu.list->devices.size());
+    for (size_t i = 0; i < gpu.devices.size(); ++i) {
+      EXPECT_EQ(gpu.devices[i].id, gpu.list->devices[i].id);
+      ASSERT_TRUE(gpu.ids.find(gpu.list->devices[i].id));
+      EXPECT_EQ(gpu.ids.find(gpu.list->devices[i].id)->base, gpu.devices[i].base);
+      EXPECT_TRUE(gpu.devices[i].id.starts_with(gpu.bases[gpu.devices[i].base].uuid + "::"));
+      if (i == 0) continue;
+      EXPECT_LT(gpu.devices[i - 1].id, gpu.devices[i].id);
+    }
+    EXPECT_TRUE(gpu.ids.find(uuid(1) + "::12"));
+    EXPECT_FALSE(gpu.ids.find(uuid(2) + "::0")) << "it is offered under its old name";
+    EXPECT_FALSE(gpu.ids.find(uuid(0) + "::" + std::to_string(replicas)));
+  }
+}
+
+TEST(OfferedIds, AnIdIsItsTextAndNothingLikeIt) {
+  OfferedIds ids;
+  ids.add(3, "GPU-a", {"GPU-a::0", "GPU-a::1", "GPU-a::10", "GPU-a::4294967295", "GPU-a::x"});
+  ids.add(5, "GPU-b", {"GPU-b"});
+  for (const char* id : {"GPU-a::0", "GPU-a::10", "GPU-a::4294967295", "GPU-a::x"}) {
+    ASSERT_TRUE(ids.find(id)) << id;
+    EXPECT_EQ(ids.find(id)->base, 3U);
+    EXPECT_TRUE(ids.find(id)->shared);
+  }
+  EXPECT_EQ(ids.find("GPU-a::10")->replica, 10U);
+  ASSERT_TRUE(ids.find("GPU-b"));
+  EXPECT_EQ(ids.find("GPU-b")->base, 5U);
+  EXPECT_FALSE(ids.find("GPU-b")->shared);
+  for (const char* id : {"", "::", "::0", "GPU-a", "GPU-a::", "GPU-a::2", "GPU-a::00", "GPU-a::01",
+                         "GPU-a::+1", "GPU-a::-1", "GPU-a::1 ", "GPU-a::1::1", "GPU-a::4294967296",
+                         "GPU-a::y", "GPU-b::0", "GPU-b::", "GPU-c", "gpu-b"})
+    EXPECT_FALSE(ids.find(id)) << id;
 }
 
 TEST(DeviceTable, DevicesAndRenameDoWhatTheySay) {

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "agent/last_good.h"
 #include "base/text.h"
 #include "config/document.h"
 
@@ -72,11 +73,13 @@ bool MigWanted::read_config() {
     if (take(*text, source_.config_path)) {
       problem_.clear();
       if (source_.state_dir.empty()) return true;
-      if (auto kept = files_.write_atomic(last_good_path(source_.state_dir), *text, true); !kept)
+      if (auto kept = keep_last_good(files_, last_good_path(source_.state_dir), *text); !kept)
         log_.once(Level::kWarning, "last-good-mig",
                   fmt::format("MIG configuration: the last good one cannot be kept for the next "
                               "start: {}",
                               kept.error().message));
+      else
+        log_.over("last-good-mig");
       return true;
     }
   } else if (problem_ != text.error().message) {

@@ -88,5 +88,29 @@ TEST_F(MigFromApi, ThatItAskedForNothingIsKnownAtTheNextStartToo) {
   EXPECT_TRUE(partition.may_offer());
 }
 
+// A start waits for no disk when nothing is new.
+TEST(MigWanted, TheLastGoodOneIsWrittenOnceAndOnlyWhenItDiffers) {
+  MemoryFiles files;
+  Log log{[](std::string_view) {}, [] { return WallTime(); }};
+  MigSource source;
+  source.config_path = "/mig.yaml";
+  source.state_dir = "/state";
+  files.files["/mig.yaml"] =
+      "version: v1\nmig-configs: {off: [{devices: all, mig-enabled: false}]}\n";
+  const auto start = [&] {
+    MigWanted wanted(source, files, log);
+    wanted.start();
+  };
+  start();
+  const int first = files.writes;
+  EXPECT_EQ(files.files.at("/state/last-good-mig-config.yaml"), files.files.at("/mig.yaml"));
+  start();
+  EXPECT_EQ(files.writes, first);
+  files.files["/mig.yaml"] += "# edited\n";
+  start();
+  EXPECT_EQ(files.writes, first + 1);
+  EXPECT_EQ(files.files.at("/state/last-good-mig-config.yaml"), files.files.at("/mig.yaml"));
+}
+
 }  // namespace
 }  // namespace gpuslice::agent

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <limits>
 #include <map>
 #include <optional>
@@ -29,13 +28,6 @@ struct Group {
   [[nodiscard]] size_t left() const { return free.size(); }
   [[nodiscard]] size_t in_use() const { return offered - left(); }
 };
-
-uint32_t replica_of(const std::string& id) {
-  const size_t at = id.rfind("::");
-  uint32_t n = 0;
-  if (at != std::string::npos) std::from_chars(id.data() + at + 2, id.data() + id.size(), n);
-  return n;
-}
 
 std::string take_lowest(Group& group) {
   if (!group.heaped) std::make_heap(group.free.begin(), group.free.end(), comes_later);
@@ -100,7 +92,7 @@ bool goes_by_closeness(const ResourceTable& table) {
 std::vector<std::string> nearest(const ResourceTable& table, const std::vector<Group>& groups,
                                  const std::vector<std::string>& must, size_t count) {
   std::vector<size_t> available, included;
-  for (const std::string& id : must) included.push_back(table.find(id)->base);
+  for (const std::string& id : must) included.push_back(table.ids.find(id)->base);
   for (size_t base = 0; base < groups.size(); ++base)
     if (groups[base].left() > 0 ||
         std::find(included.begin(), included.end(), base) != included.end())
@@ -132,25 +124,20 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
   std::vector<std::string> unknown;  // of those that may be taken
   bool all_known = true;
   size_t free = 0;
-  size_t next =
-      0;  // the kubelet sends ids in the order of our list: most are found where the last one ended
   for (const std::string& id : request.available) {
-    int order = 1;  // of the id to that of the list's next device
-    while (next < table.devices.size() && (order = id.compare(table.devices[next].id)) > 0) ++next;
-    const bool here = next < table.devices.size() && order == 0;
-    const OfferedDevice* device = here ? &table.devices[next] : table.find(id);
     if (!chosen.empty() && std::binary_search(chosen.begin(), chosen.end(), id)) continue;
-    if (device == nullptr || table.bases[device->base].withheld) {
+    const std::optional<OfferedIds::Place> place = table.ids.find(id);
+    if (!place || table.bases[place->base].withheld) {
       unknown.push_back(id);
       continue;
     }
-    groups[device->base].free.push_back({&id, replica_of(id)});
+    groups[place->base].free.push_back({&id, place->replica});
     ++free;
   }
   for (const std::string& id : chosen) {
-    const OfferedDevice* device = table.find(id);
-    all_known = all_known && device != nullptr;
-    if (device != nullptr) ++groups[device->base].picked;
+    const std::optional<OfferedIds::Place> place = table.ids.find(id);
+    all_known = all_known && place.has_value();
+    if (place) ++groups[place->base].picked;
   }
   if (goes_by_closeness(table) && all_known && free >= request.size - chosen.size())
     return nearest(table, groups, chosen, request.size);

@@ -105,14 +105,14 @@ Json resource_row(const StatusView& view, const agent::ResourceStatus& resource,
     for (const agent::OfferedDevice& device : resource.table->devices) {
       if (!devices.room()) continue;
       const agent::BaseDevice& base = resource.table->bases[device.base];
-      Json one = {{"id", device.id},
-                  {"index", base.index},
-                  {"health", base.healthy ? "Healthy" : "Unhealthy"}};
+      const std::string id(device.id);
+      Json one = {
+          {"id", id}, {"index", base.index}, {"health", base.healthy ? "Healthy" : "Unhealthy"}};
       if (!base.healthy) one["reason"] = base.why_unhealthy;
       if (base.withheld) one["withheld"] = true;
-      if (const auto holder = holders.find({resource.name, device.id}); holder != holders.end())
+      if (const auto holder = holders.find({resource.name, id}); holder != holders.end())
         one["heldBy"] = holder->second;
-      else if (held != view.status.held->end() && held->second.contains(device.id))
+      else if (held != view.status.held->end() && held->second.contains(id))
         one["heldBy"] = "a pod that is starting or ending";
       devices.add(std::move(one));
     }

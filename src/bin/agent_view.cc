@@ -244,11 +244,11 @@ void add_slices_and_pods(const View& view, http::PageModel& page) {
       row.id = device.id;
       row.gpu = base.index;
       row.health = base.healthy ? "healthy" : base.why_unhealthy;
-      const auto holder = holders.find({name, device.id});
+      const auto holder = holders.find({name, std::string(device.id)});
       if (holder != holders.end()) {
         row.pod = holder->second;
       } else if (const auto held = view.status.held->find(name);
-                 held != view.status.held->end() && held->second.contains(device.id)) {
+                 held != view.status.held->end() && held->second.contains(std::string(device.id))) {
         row.pod = "a pod that is starting or ending";
       }
       page.slices.push_back(std::move(row));

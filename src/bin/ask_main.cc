@@ -128,8 +128,9 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
   for (const auto& [name, resource] : table.resources) {
     for (const agent::OfferedDevice& device : resource->devices) {
       const agent::BaseDevice& base = resource->bases[device.base];
-      rows.push_back({name, device.id, base.healthy, base.why_unhealthy, base.gpu_uuid, base.index,
-                      held[name].contains(device.id)});
+      const std::string id(device.id);
+      rows.push_back({name, id, base.healthy, base.why_unhealthy, base.gpu_uuid, base.index,
+                      held[name].contains(id)});
     }
   }
   return rows;

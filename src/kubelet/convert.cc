@@ -62,9 +62,7 @@ void to_proto(const ports::DeviceList& list, v1beta1::ListAndWatchResponse& resp
     v1beta1::Device& out = *response.add_devices();
     out.set_id(device.id);
     out.set_health(device.healthy ? "Healthy" : "Unhealthy");
-    for (const int64_t node : device.numa_nodes) {
-      out.mutable_topology()->add_nodes()->set_id(node);
-    }
+    if (device.numa_node) out.mutable_topology()->add_nodes()->set_id(*device.numa_node);
   }
 }
 

@@ -104,12 +104,12 @@ TEST_F(PluginServerTest, AStreamGetsTheListAndThenEachNewerOne) {
   EXPECT_FALSE(watch.list->devices(0).has_topology());
 
   ports::DeviceList list;
-  list.devices = {{"a", false, {1, 0}}};
+  list.devices = {{"a", false, 1}};
   server_->publish(std::make_shared<const ports::DeviceList>(list));
   ASSERT_TRUE(watch.reads());
   ASSERT_EQ(watch.list->devices_size(), 1);
   EXPECT_EQ(watch.list->devices(0).health(), "Unhealthy");
-  ASSERT_EQ(watch.list->devices(0).topology().nodes_size(), 2);
+  ASSERT_EQ(watch.list->devices(0).topology().nodes_size(), 1);
   EXPECT_EQ(watch.list->devices(0).topology().nodes(0).id(), 1);
   // The client has what it reads before the server has been told that it went out.
   EXPECT_TRUE(eventually([&] { return server_->lists_sent() == 2; }));

@@ -13,6 +13,12 @@ Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, 
     out.refused = std::move(state).error();
     return out;
   }
+  // Who holds what matters only where something is to be done: a start waits for no answer of the
+  // kubelet for each of its GPUs.
+  if (const Decision alone = decide(*state, wish, {}); alone.plan && alone.plan->nothing_to_do()) {
+    out.as_wanted = true;
+    return out;
+  }
   auto held = holders ? holders(*state) : Result<std::vector<Holder>>();
   if (!held) {
     out.refused = std::move(held).error();

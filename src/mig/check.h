@@ -20,7 +20,7 @@ struct Checked {
   std::vector<std::string> going;  // … and the UUIDs of what would go without them
 };
 
-// Changes nothing. `holders` may be null.
+// Changes nothing. `holders` may be null, and is not asked about a GPU that is as wanted.
 [[nodiscard]] Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu,
                             const Wish& wish);
 

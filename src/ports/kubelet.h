@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,7 @@ namespace gpuslice::ports {
 struct Device {
   std::string id;  // "GPU-…" or "GPU-…::3"
   bool healthy = true;
-  std::vector<int64_t> numa_nodes;  // empty: no topology
+  std::optional<int64_t> numa_node;  // none: no topology
   friend bool operator==(const Device&, const Device&) = default;
 };
 

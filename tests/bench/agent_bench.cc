@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <random>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -175,6 +176,8 @@ int main(int argc, char** argv) {
     if (!stream->Read(&list)) die("no list came: " + stream->Finish().error_message());
     std::vector<std::string> ids;
     for (const auto& device : list.devices()) ids.push_back(device.id());
+    // As a kubelet sends them: out of a map, in no order.
+    std::shuffle(ids.begin(), ids.end(), std::mt19937_64(1));
     if (static_cast<int>(ids.size()) != place.gpus * place.replicas) {
       die(fmt::format("{} devices were listed", ids.size()));
     }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "mig/check.h"
 #include "node.h"
 
 namespace gpuslice::mig_test {
@@ -80,6 +81,25 @@ TEST(Change, ABusyInstanceIsNamedAndLeft) {
   EXPECT_EQ(apply(node, wish({{"1g.5gb", 1}, {"2g.10gb", 1}})).end, End::kDone);
   node.end_work(worker);
   EXPECT_EQ(apply(node, wish({{"7g.40gb", 1}})).end, End::kDone);
+}
+
+// Nor does a kubelet that does not answer make it a refusal.
+TEST(Check, WhatIsAsWantedAsksNobody) {
+  Node node(one_board("A100-SXM4-40GB"));
+  ASSERT_EQ(apply(node, wish({{"1g.5gb", 7}})).end, End::kDone);
+  int asked = 0;
+  const mig::HolderSource silent = [&](const mig::GpuState&) -> Result<std::vector<mig::Holder>> {
+    ++asked;
+    return fail(Code::kTimeout, "the kubelet does not answer");
+  };
+  const mig::Checked there = mig::check(*node.nvml, silent, node.gpu(0), wish({{"1g.5gb", 7}}));
+  EXPECT_TRUE(there.as_wanted);
+  EXPECT_FALSE(there.refused);
+  EXPECT_EQ(asked, 0);
+  const mig::Checked other = mig::check(*node.nvml, silent, node.gpu(0), wish({{"1g.5gb", 6}}));
+  EXPECT_FALSE(other.as_wanted);
+  EXPECT_EQ(other.refused->message, "the kubelet does not answer");
+  EXPECT_EQ(asked, 1);
 }
 
 TEST(Change, WaitsForHolders) {
