@@ -111,7 +111,7 @@ void measure_preferred(const Place& place, v1beta1::DevicePlugin::Stub& stub,
 }
 
 void measure_idle(const Place& place, const Agent& agent) {
-  constexpr int kSeconds = 10;
+  constexpr int kSeconds = 30;  // three looks at the GPUs, which wake a thread for each
   std::this_thread::sleep_for(std::chrono::seconds(3));
   const double before = agent.wakeups();
   std::this_thread::sleep_for(std::chrono::seconds(kSeconds));

@@ -229,6 +229,25 @@ class Walk:
         self.check("without the label the key default: 16", lambda: self.becomes(16))
         self.check("the eight pods felt nothing", self.the_same_pods)
 
+    def refusal(self):
+        print("\nA pod asks for two replicas where one at a time is given (failRequestsGreaterThanOne)", flush=True)
+        guides = config_map_data((EXAMPLES / "time-slicing-config.yaml").read_text())["time-slicing-config"]
+        self.agent.configure(guides.replace("timeSlicing:\n", "timeSlicing:\n    failRequestsGreaterThanOne: true\n"), "one-each")
+        self.label(**{KEY: "one-each"})
+        eventually("the configuration is in force", lambda: "from " + str(self.agent.configs / "one-each") in self.cluster.log("agent"), 20)
+        self.cluster.apply(pod("greedy", {GPU: 2}))
+        self.check("it is refused, and reads why: UnexpectedAdmissionError", lambda: self.is_refused("greedy"))
+        self.check("16 are allocatable, the eight pods felt nothing", lambda: (self.becomes(16), self.the_same_pods()))
+        self.cluster.kubectl("delete", "pod", "greedy")
+        self.cluster.kubectl("label", "node", NODE, f"{KEY}-")
+
+    def is_refused(self, name):
+        eventually(f"pod {name} has failed", lambda: self.phase(name) == "Failed", 60)
+        status = self.cluster.get("pod", name)["status"]
+        same("reason", status.get("reason"), "UnexpectedAdmissionError")
+        if "2 replicas asked for, and this node gives one at a time" not in status.get("message", ""):
+            raise Failure(f"message: {status.get('message')}")
+
     def kubelet_restarts(self):
         print("\nThe kubelet is restarted under it", flush=True)
         before = self.registrations()
@@ -364,6 +383,7 @@ class Walk:
         self.eight_pods_by_cdi()
         self.labels()
         self.configuration()
+        self.refusal()
         self.kubelet_restarts()
         self.agent_restarts()
         self.health()
