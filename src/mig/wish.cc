@@ -298,15 +298,20 @@ std::vector<std::string> devices_that_go(const GpuState& state, const GpuPlan& p
   return out;
 }
 
-std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish) {
-  state.processes.clear();
-  state.gpu_busy = false;
-  for (plan::Gi& gi : state.there) {
-    gi.busy = false;
-    for (plan::Ci& ci : gi.cis) ci.busy = false;
+std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish,
+                                               const std::vector<Holder>& holders) {
+  mark_held(state, holders);
+  GpuPlan plan;
+  plan.mode_changes = state.mode.current != wish.mig || state.mode.pending != wish.mig;
+  const bool unknown = wish.mig && !state.mode.current && !state.profiles_trusted;
+  if (!unknown) {
+    const auto resolved = resolve(wish, state);
+    if (!resolved) return {};
+    auto steps = plan::make_room_plan(state.offer, state.there, resolved->gis);
+    if (!steps) return {};
+    plan.steps = *std::move(steps);
   }
-  const Decision decision = decide(state, wish, {});
-  return decision.plan ? devices_that_go(state, *decision.plan) : std::vector<std::string>();
+  return devices_that_go(state, plan);
 }
 
 }  // namespace gpuslice::mig

@@ -72,8 +72,10 @@ struct Decision {
 // instances, or of the GPU itself when its mode changes.
 [[nodiscard]] std::vector<std::string> devices_that_go(const GpuState& state, const GpuPlan& plan);
 
-// … that would go if nobody held anything. Empty where it could not be even then.
-[[nodiscard]] std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish);
+// … that would go if those who hold something made room, as few of them as possible. Empty where it
+// could not be even then. Whoever holds one of them is in the way; see Refusal::holders.
+[[nodiscard]] std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish,
+                                                             const std::vector<Holder>& holders);
 
 // Pure. `holders`: who uses what beside the processes that the state names (they are in it as
 // well).

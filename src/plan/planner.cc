@@ -75,17 +75,22 @@ struct InnerFit {
   Fit fit;
 };
 
+// Busy instances stay, or the fewest of them go.
+enum class Busy : uint8_t { kStay, kMayGo };
+// What one of them costs, against those that are idle: more than a board can hold.
+constexpr uint32_t kBusyCost = 1000;
+
 // One planning problem: the wish resolved against the offer, and the compute-instance problems
 // solved on demand.
 class Problem {
  public:
-  Problem(const Offer& offer, std::span<const Gi> there)
-      : offer_(offer), there_(there), kinds_(kinds_of(offer)) {
+  Problem(const Offer& offer, std::span<const Gi> there, Busy busy = Busy::kStay)
+      : offer_(offer), there_(there), stay_(busy == Busy::kStay), kinds_(kinds_of(offer)) {
     for (const Gi& gi : there) {
       const auto kind = kind_index(offer.profiles, gi.profile);
       // An instance of a profile that is not offered (another driver made it) lies there, and can
       // only go or, busy, stay.
-      lying_.push_back({kind.value_or(offer.profiles.size()), gi.placement, gi.busy});
+      lying_.push_back({kind.value_or(offer.profiles.size()), gi.placement, gi.busy && stay_});
     }
     if (std::any_of(lying_.begin(), lying_.end(),
                     [&](const Lying& l) { return l.kind == kinds_.size(); }))
@@ -112,21 +117,22 @@ class Problem {
 
   [[nodiscard]] std::optional<Fit> solve() const {
     uint64_t visited = 0;
-    const FitProblem problem{
-        kinds_,
-        lying_,
-        items_,
-        [&](size_t lying, size_t variant) -> std::optional<Cost> {
-          const auto fit = inner(lying, variants_[variant]);
-          if (!fit) return std::nullopt;
-          return fit->cost;
-        },
-        [&](size_t variant) {
-          return Cost{0, 0, 1, static_cast<uint32_t>(variants_[variant].items.size())};
-        },
-        [&](size_t lying) {
-          return Cost{1, static_cast<uint32_t>(there_[lying].cis.size()), 0, 0};
-        }};
+    const FitProblem problem{kinds_,
+                             lying_,
+                             items_,
+                             [&](size_t lying, size_t variant) -> std::optional<Cost> {
+                               const auto fit = inner(lying, variants_[variant]);
+                               if (!fit) return std::nullopt;
+                               return fit->cost;
+                             },
+                             [&](size_t variant) {
+                               return Cost{0, 0, 1,
+                                           static_cast<uint32_t>(variants_[variant].items.size())};
+                             },
+                             [&](size_t lying) {
+                               return Cost{there_[lying].busy ? kBusyCost : 1,
+                                           static_cast<uint32_t>(there_[lying].cis.size()), 0, 0};
+                             }};
     return best_fit(problem, visited);
   }
 
@@ -142,28 +148,34 @@ class Problem {
     if (lying) {
       for (const Ci& ci : there_[*lying].cis) {
         const auto kind = kind_index(profile.cis, ci.profile);
-        if (!kind && ci.busy) return std::nullopt;
-        cis.push_back({kind.value_or(kinds.size()), ci.placement, ci.busy});
+        if (!kind && ci.busy && stay_) return std::nullopt;
+        cis.push_back({kind.value_or(kinds.size()), ci.placement, ci.busy && stay_});
       }
     }
     uint64_t visited = 0;
-    const FitProblem problem{kinds,
-                             cis,
-                             inside.items,
-                             [](size_t, size_t) -> std::optional<Cost> { return Cost{}; },
-                             [](size_t) { return Cost{0, 0, 1, 0}; },
-                             [](size_t) { return Cost{1, 0, 0, 0}; }};
+    const FitProblem problem{
+        kinds,
+        cis,
+        inside.items,
+        [](size_t, size_t) -> std::optional<Cost> { return Cost{}; },
+        [](size_t) { return Cost{0, 0, 1, 0}; },
+        [&](size_t ci) { return Cost{there_[*lying].cis[ci].busy ? kBusyCost : 1, 0, 0, 0}; }};
     auto fit = best_fit(problem, visited);
     if (!fit) return std::nullopt;
     uint32_t kept = 0;
     for (const auto& keep : fit->keeps) kept += keep.has_value() ? 1U : 0U;
-    const Cost cost{0, static_cast<uint32_t>(cis.size()) - kept, 0,
-                    static_cast<uint32_t>(inside.items.size()) - kept};
+    Cost cost{0, static_cast<uint32_t>(cis.size()) - kept, 0,
+              static_cast<uint32_t>(inside.items.size()) - kept};
+    for (size_t ci = 0; ci < cis.size(); ++ci)
+      if (there_[*lying].cis[ci].busy && std::find(fit->keeps.begin(), fit->keeps.end(),
+                                                   std::optional<size_t>(ci)) == fit->keeps.end())
+        cost.destroyed += kBusyCost;
     return InnerFit{cost, std::move(*fit)};
   }
 
   const Offer& offer_;
   std::span<const Gi> there_;
+  bool stay_;
   std::vector<Kind> kinds_;
   std::vector<Lying> lying_;
   std::vector<Item> items_;
@@ -351,9 +363,20 @@ Outcome make_plan(const Offer& offer, std::span<const Gi> there, std::span<const
   if (known) {
     if (const auto fit = problem.solve()) return problem.plan_of(*fit);
   }
-  Impossible impossible = explain_impossible(offer, there, wanted);
+  const std::optional<Plan> room = make_room_plan(offer, there, wanted);
+  Impossible impossible = explain_impossible(offer, there, wanted, room ? &*room : nullptr);
   impossible.nearest = nearest_that_can(offer, there, wanted);
   return impossible;
+}
+
+std::optional<Plan> make_room_plan(const Offer& offer, std::span<const Gi> there,
+                                   std::span<const WantedGi> wanted) {
+  Problem problem(offer, there, Busy::kMayGo);
+  for (const WantedGi& w : wanted)
+    if (!problem.want(w)) return std::nullopt;
+  const auto fit = problem.solve();
+  if (!fit) return std::nullopt;
+  return problem.plan_of(*fit);
 }
 
 bool fits(const Offer& offer, std::span<const WantedGi> wanted) {

@@ -12,6 +12,7 @@
 // of one multiset).
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -51,14 +52,20 @@ struct Plan {
 struct Impossible {
   std::string reason;
   std::vector<ProfileId> nearest;
-  std::vector<GiId> in_the_way;  // busy GPU instances that the wish would destroy; empty if they
-                                 // are not the reason
+  // The fewest busy GPU instances that the wish would destroy, or destroy something in (see
+  // make_room_plan()); empty if they are not the reason.
+  std::vector<GiId> in_the_way;
 };
 
 using Outcome = std::variant<Plan, Impossible>;
 
 [[nodiscard]] Outcome make_plan(const Offer& offer, std::span<const Gi> there,
                                 std::span<const WantedGi> wanted);
+
+// What could be made if busy instances might be touched, as few of them as possible: whoever is to
+// make room for it. Nothing where not even that would do.
+[[nodiscard]] std::optional<Plan> make_room_plan(const Offer& offer, std::span<const Gi> there,
+                                                 std::span<const WantedGi> wanted);
 
 // Whether `wanted` fits an empty GPU.
 [[nodiscard]] bool fits(const Offer& offer, std::span<const WantedGi> wanted);

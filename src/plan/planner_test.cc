@@ -510,6 +510,31 @@ TEST(Planner, NeverABusyInstance) {
   EXPECT_EQ(plan.gis_destroyed, 0U);
 }
 
+TEST(Planner, OnlyTheFewestThatMustMakeRoomAreInTheWay) {
+  // A busy 3g stays where two are wanted; the busy 1g beside it is the one in the way.
+  const std::vector<Gi> halves = gis_of({{{0, 4}, 9}, {{4, 1}, 19}}, {{0, 4}, {4, 1}});
+  const Impossible one = impossible_of(make_plan(a100(), halves, wish_of({9, 9})));
+  EXPECT_EQ(one.in_the_way, std::vector<GiId>{GiId{2}});
+  EXPECT_EQ(one.reason,
+            "2 x 3g.20gb cannot be made without touching what is in use: GPU instance 2 (1g.5gb "
+            "at 4:1)");
+  // Of three busy ones any may stay; two have to go, though an idle one could be kept instead.
+  const std::vector<Gi> small =
+      gis_of({{{0, 1}, 19}, {{1, 1}, 19}, {{2, 1}, 19}, {{3, 1}, 19}}, {{0, 1}, {1, 1}, {3, 1}});
+  EXPECT_EQ(impossible_of(make_plan(a100(), small, wish_of({19}))).in_the_way.size(), 2U);
+  // Of a GPU instance that stays, the compute instance.
+  std::vector<Gi> inside = gis_of({{{0, 4}, 9}});
+  inside[0].busy = true;
+  inside[0].cis = {{CiId{0}, ProfileId{0}, {0, 1}, true}, {CiId{1}, ProfileId{0}, {1, 1}, true}};
+  const auto room =
+      make_room_plan(a100(), inside,
+                     std::vector<WantedGi>{{ProfileId{9}, std::nullopt,
+                                            std::vector<WantedCi>{{ProfileId{0}, std::nullopt}}}});
+  ASSERT_TRUE(room);
+  EXPECT_EQ(room->gis_destroyed, 0U);
+  EXPECT_EQ(room->cis_destroyed, 1U);
+}
+
 TEST(Planner, EveryRefusalHasItsReasonAndTheNearestThatCan) {
   const Impossible eight =
       impossible_of(make_plan(a100(), {}, wish_of({19, 19, 19, 19, 19, 19, 19, 19})));

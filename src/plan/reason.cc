@@ -72,20 +72,31 @@ std::string broken_rule(const Offer& offer, std::span<const WantedGi> wanted,
   return "";
 }
 
+// All of the instance, or something busy in it.
+bool goes(const Gi& gi, const Plan& plan) {
+  return std::any_of(plan.steps.begin(), plan.steps.end(), [&](const Step& step) {
+    if (step.gi != gi.id) return false;
+    if (step.op == Step::Op::kDestroyGi) return true;
+    return step.op == Step::Op::kDestroyCi &&
+           std::any_of(gi.cis.begin(), gi.cis.end(),
+                       [&](const Ci& ci) { return ci.id == step.ci && ci.busy; });
+  });
+}
+
 }  // namespace
 
 Impossible explain_impossible(const Offer& offer, std::span<const Gi> there,
-                              std::span<const WantedGi> wanted) {
+                              std::span<const WantedGi> wanted, const Plan* room) {
   const std::map<ProfileId, uint32_t> counts = counts_of(wanted);
   if (std::string rule = broken_rule(offer, wanted, counts); !rule.empty())
     return {std::move(rule), {}, {}};
 
-  if (fits(offer, wanted)) {
-    // Without the busy instances it could be: they are the reason.
+  if (room != nullptr) {
+    // If busy instances made room it could be: those are the reason.
     Impossible busy;
     std::string names;
     for (const Gi& gi : there) {
-      if (!gi.busy) continue;
+      if (!gi.busy || !goes(gi, *room)) continue;
       const GiProfile* profile = offer.find(gi.profile);
       names += fmt::format("{}GPU instance {} ({} at {})", names.empty() ? "" : ", ", gi.id.value,
                            profile ? profile->name : "of an unknown profile", at(gi.placement));

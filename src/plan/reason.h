@@ -9,7 +9,8 @@
 
 namespace gpuslice::plan {
 
+// `room`: what could be made if busy instances made room for it (make_room_plan()); null: nothing.
 [[nodiscard]] Impossible explain_impossible(const Offer& offer, std::span<const Gi> there,
-                                            std::span<const WantedGi> wanted);
+                                            std::span<const WantedGi> wanted, const Plan* room);
 
 }  // namespace gpuslice::plan

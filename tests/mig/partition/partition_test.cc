@@ -444,6 +444,30 @@ TEST_F(EvictionTest, APodThatIsNotInTheWayStays) {
   EXPECT_TRUE(agent.evicted.empty());
 }
 
+TEST_F(EvictionTest, OnlyAsManyAsMustGoAreAskedAndTheirInstancesAloneAreKeptBack) {
+  agent.config(std::string(kConfig) + R"(  two:
+    - {devices: [0], mig-enabled: true, mig-devices: {1g.5gb: 2}}
+)");
+  const auto instances = node.look(0).instances;
+  std::vector<std::string> uuids;
+  for (size_t i = 0; i < 3; ++i) uuids.push_back(instances.at(i).cis.at(0).uuid);
+  const std::string resource = "nvidia.com/mig-1g.5gb";
+  agent.pods = {{"ml", "a", "main", resource, {uuids[0]}},
+                {"ml", "b", "main", resource, {uuids[1]}},
+                {"ml", "c", "main", resource, {uuids[2]}}};
+  agent.label("two");
+  EXPECT_EQ(state(), "pending");
+  ASSERT_EQ(agent.evicted.size(), 1U) << "two of the three may stay: " << reason();
+  const size_t gone = static_cast<size_t>(agent.evicted[0].back() - 'a');
+  ASSERT_LT(gone, 3U);
+  for (size_t i = 0; i < 3; ++i)
+    EXPECT_EQ(agent.partition().withheld().contains(uuids[i]), i == gone) << i;
+  agent.pods.erase(agent.pods.begin() + static_cast<std::ptrdiff_t>(gone));
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_EQ(state(), "success") << reason();
+  EXPECT_EQ(agent.evicted.size(), 1U);
+}
+
 TEST_F(EvictionTest, WhatCannotBeEvictedIsToldAndAskedAgain) {
   pod();
   const Error budget{Code::kInUse, "a PodDisruptionBudget forbids it", {}};
