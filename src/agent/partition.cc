@@ -241,7 +241,7 @@ bool Partition::waits_for_holders() const { return now() - request_at_ < options
 void Partition::evict(const std::vector<mig::Holder>& holders) {
   if (ports_.evictor == nullptr || !waits_for_holders()) return;
   if (std::any_of(holders.begin(), holders.end(), [](const mig::Holder& h) {
-        return h.source == mig::Holder::Source::kProcess && h.pod.empty();
+        return h.source == mig::Holder::Source::kProcess && h.pod.empty() && !h.of_several;
       }))
     return;
   for (const mig::Holder& holder : holders) {

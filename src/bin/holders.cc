@@ -37,29 +37,18 @@ Result<std::optional<std::vector<ports::PodDevices>>> ask_kubelet(const std::str
   return std::move(*pods);
 }
 
-// NVML's processes with what /proc knows of them, and the pod where only one holds the instance.
+// NVML's processes with what /proc knows of them.
 std::vector<mig::Holder> of_processes(const mig::GpuState& state,
                                       const std::vector<mig::Holder>& pods) {
-  std::vector<mig::Holder> out = mig::process_holders(state);
-  for (mig::Holder& holder : out) {
+  std::vector<mig::Holder> processes = mig::process_holders(state);
+  for (mig::Holder& holder : processes) {
     if (holder.pid == 0) continue;
-    const auto pid = static_cast<pid_t>(holder.pid);
-    if (const auto command = host::process_command(pid)) holder.command = *command;
-    if (!host::process_pod(pid)) continue;
-    const mig::Holder* only = nullptr;
-    size_t several = 0;
-    for (const mig::Holder& pod : pods)
-      if (pod.gi == holder.gi && pod.ci == holder.ci) {
-        only = &pod;
-        ++several;
-      }
-    if (several != 1) continue;
-    holder.pod_namespace = only->pod_namespace;
-    holder.pod = only->pod;
-    holder.container = only->container;
-    holder.device = only->device;
+    if (const auto command = host::process_command(static_cast<pid_t>(holder.pid)))
+      holder.command = *command;
   }
-  return out;
+  return mig::with_pods(std::move(processes), pods, [](uint32_t pid) {
+    return host::process_pod(static_cast<pid_t>(pid)).has_value();
+  });
 }
 
 }  // namespace

@@ -21,6 +21,8 @@ struct Holder {
   uint32_t pid = 0;     // of kProcess; 0 where it cannot be seen
   std::string command;  // of kProcess
   std::string pod_namespace, pod, container;
+  // Of kProcess, where several pods hold the same: it is one of theirs, and not known which.
+  bool of_several = false;
   std::string device;  // the id that was allocated
 
   // "PID 4242 (python3) of pod ml/train-0, container main, on GPU instance 7"

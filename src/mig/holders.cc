@@ -48,6 +48,27 @@ std::vector<Holder> ledger_holders(const GpuState& state, const std::vector<std:
   return out;
 }
 
+std::vector<Holder> with_pods(std::vector<Holder> processes, const std::vector<Holder>& pods,
+                              const std::function<bool(uint32_t pid)>& in_pod) {
+  for (Holder& holder : processes) {
+    if (holder.pid == 0 || !in_pod(holder.pid)) continue;
+    const Holder* first = nullptr;
+    for (const Holder& pod : pods) {
+      if (pod.gi != holder.gi || pod.ci != holder.ci) continue;
+      const bool other =
+          first != nullptr && (pod.pod_namespace != first->pod_namespace || pod.pod != first->pod);
+      holder.of_several = holder.of_several || other;
+      if (first == nullptr) first = &pod;
+    }
+    if (first == nullptr || holder.of_several) continue;
+    holder.pod_namespace = first->pod_namespace;
+    holder.pod = first->pod;
+    holder.container = first->container;
+    holder.device = first->device;
+  }
+  return processes;
+}
+
 std::vector<Holder> merged(std::vector<Holder> first,
                            const std::vector<std::vector<Holder>>& others) {
   for (const std::vector<Holder>& list : others)

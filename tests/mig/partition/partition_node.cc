@@ -150,7 +150,10 @@ void PartitionNode::recover(std::vector<std::string> gpus) {
 }
 
 std::vector<mig::Holder> PartitionNode::holders_of(const mig::GpuState& state) const {
-  return mig::merged(mig::process_holders(state), {mig::pod_holders(state, pods)});
+  const std::vector<mig::Holder> by_pods = mig::pod_holders(state, pods);
+  return mig::merged(mig::with_pods(mig::process_holders(state), by_pods,
+                                    [this](uint32_t) { return processes_in_pods; }),
+                     {by_pods});
 }
 
 void PartitionNode::check(std::vector<agent::MigTask> tasks) {

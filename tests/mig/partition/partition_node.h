@@ -61,6 +61,7 @@ class PartitionNode final : public agent::MigRunner,
       instead;
   // What the kubelet names.
   std::vector<ports::PodDevices> pods;
+  bool processes_in_pods = false;    // by their cgroups
   std::vector<std::string> evicted;  // "ml/train-0", as asked
   std::function<void(const std::string& name_space, const std::string& pod)> on_evict;
   std::vector<std::string> asked;  // "prepare GPU 0"

@@ -509,6 +509,19 @@ TEST_F(EvictionTest, NobodyIsPutOutBesideAProcessThatNobodyCanPutOut) {
   EXPECT_TRUE(agent.evicted.empty());
 }
 
+TEST_F(EvictionTest, PodsThatShareAnInstanceAreAskedAlthoughWhoseTheProcessIsIsNotKnown) {
+  pod();
+  agent.pods.push_back(agent.pods[0]);
+  agent.pods[0].ids = {agent.pods[0].ids[0] + "::0"};
+  agent.pods[1].ids = {agent.pods[1].ids[0] + "::1"};
+  agent.pods[1].pod = "b";
+  (void)node.work(0, 7, 0);
+  agent.processes_in_pods = true;
+  agent.label("halves");
+  EXPECT_EQ(state(), "pending");
+  EXPECT_EQ(agent.evicted, (Texts{"ml/a", "ml/b"}));
+}
+
 TEST_F(PartitionTest, ARetryLeavesAloneWhatAnotherProgramChanged) {
   agent.start();
   agent.label("small");
