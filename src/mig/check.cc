@@ -28,7 +28,7 @@ Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, 
   if (decision.refusal) {
     out.refused = std::move(decision.refusal->error);
     out.holders = std::move(decision.refusal->holders);
-    out.going = devices_that_would_go(*state, wish, *held);
+    out.going = std::move(decision.refusal->going);
   } else {
     out.as_wanted = decision.plan->nothing_to_do();
   }

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <span>
 
 #include "base/text.h"
 
@@ -160,7 +162,7 @@ std::string named(const std::vector<Holder>& holders) {
 
 Decision refused(Code code, std::string message) {
   Decision decision;
-  decision.refusal = Refusal{{code, std::move(message), {}}, {}, {}};
+  decision.refusal = Refusal{{code, std::move(message), {}}, {}, {}, {}};
   return decision;
 }
 
@@ -173,8 +175,62 @@ std::string listed(const std::vector<std::string>& names) {
   return text;
 }
 
+// What leaves together: a pod, or a process of its own.
+std::string who(const Holder& holder) {
+  if (!holder.pod.empty()) return holder.pod_namespace + "/" + holder.pod;
+  return fmt::format("{} {}", holder.pid, holder.device);
+}
+
+// As if these alone held something. A process of one of several pods counts as they do.
+GpuState held_by(GpuState state, const std::vector<Holder>& holders) {
+  state.processes.clear();
+  state.gpu_busy = false;
+  for (plan::Gi& gi : state.there) {
+    gi.busy = false;
+    for (plan::Ci& ci : gi.cis) ci.busy = false;
+  }
+  for (const Holder& holder : holders)
+    if (!holder.of_several) mark_held(state, {holder});
+  return state;
+}
+
+// Leaves out of those in the way whoever may stay if the others go, and says what goes then.
+void make_least(const GpuState& state, const std::vector<Holder>& all,
+                std::span<const plan::WantedGi> wanted, bool mode_changes, Refusal& refusal) {
+  std::set<std::string> leave;
+  for (const Holder& holder : refusal.holders)
+    if (!holder.of_several) leave.insert(who(holder));
+  const auto plan_without = [&](const std::set<std::string>& gone) -> std::optional<GpuPlan> {
+    std::vector<Holder> stay;
+    for (const Holder& holder : all)
+      if (!gone.contains(who(holder))) stay.push_back(holder);
+    const GpuState left = held_by(state, stay);
+    if (mode_changes && left.gpu_busy) return std::nullopt;
+    const plan::Outcome outcome = plan::make_plan(left.offer, left.there, wanted);
+    const auto* const plan = std::get_if<plan::Plan>(&outcome);
+    if (plan == nullptr) return std::nullopt;
+    GpuPlan out;
+    out.steps = *plan;
+    out.mode_changes = mode_changes;
+    return out;
+  };
+  for (const std::string& one : std::set(leave)) {
+    std::set<std::string> others = leave;
+    others.erase(one);
+    if (plan_without(others)) leave = std::move(others);
+  }
+  std::erase_if(refusal.holders, [&](const Holder& holder) {
+    return !holder.of_several && !leave.contains(who(holder));
+  });
+  if (const auto plan = plan_without(leave))
+    refusal.going = devices_that_go(state, *plan);
+  else if (mode_changes)
+    refusal.going = {state.gpu.uuid};  // only with MIG on is it told what there is
+}
+
 Decision impossible(const GpuState& state, const plan::Impossible& why,
-                    const std::vector<Holder>& holders) {
+                    const std::vector<Holder>& holders, std::span<const plan::WantedGi> wanted,
+                    bool mode_changes) {
   Refusal refusal;
   for (const ProfileId id : why.nearest) refusal.nearest.push_back(state.profile_name(id));
   const std::string nearest =
@@ -186,6 +242,7 @@ Decision impossible(const GpuState& state, const plan::Impossible& why,
                                                 *holder.gi) != why.in_the_way.end();
     if (!why.in_the_way.empty() && in_way) refusal.holders.push_back(holder);
   }
+  if (!refusal.holders.empty()) make_least(state, holders, wanted, mode_changes, refusal);
   refusal.error.code = why.in_the_way.empty() ? Code::kImpossible : Code::kInUse;
   refusal.error.message =
       refusal.holders.empty()
@@ -251,6 +308,8 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
                     "wait with --wait (the agent: --mig-wait)",
                     state.gpu.text(), wish.mig ? "on" : "off", named(holders)));
     decision.refusal->holders = holders;
+    if (const auto resolved = resolve(wish, state))
+      make_least(state, holders, resolved->gis, true, *decision.refusal);
     return decision;
   }
   if (wish.mig && !state.mode.current && !state.profiles_trusted) {
@@ -265,7 +324,7 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
   plan.notes = std::move(resolved->notes);
   const plan::Outcome outcome = plan::make_plan(state.offer, state.there, resolved->gis);
   if (const auto* why = std::get_if<plan::Impossible>(&outcome))
-    return impossible(state, *why, holders);
+    return impossible(state, *why, holders, resolved->gis, plan.mode_changes);
   plan.steps = std::get<plan::Plan>(outcome);
   // The driver makes no first instance while somebody computes on the GPU itself.
   if (!plan.mode_changes && state.gpu_busy && state.there.empty() && plan.steps.gis_created > 0) {
@@ -296,22 +355,6 @@ std::vector<std::string> devices_that_go(const GpuState& state, const GpuPlan& p
     }
   }
   return out;
-}
-
-std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish,
-                                               const std::vector<Holder>& holders) {
-  mark_held(state, holders);
-  GpuPlan plan;
-  plan.mode_changes = state.mode.current != wish.mig || state.mode.pending != wish.mig;
-  const bool unknown = wish.mig && !state.mode.current && !state.profiles_trusted;
-  if (!unknown) {
-    const auto resolved = resolve(wish, state);
-    if (!resolved) return {};
-    auto steps = plan::make_room_plan(state.offer, state.there, resolved->gis);
-    if (!steps) return {};
-    plan.steps = *std::move(steps);
-  }
-  return devices_that_go(state, plan);
 }
 
 }  // namespace gpuslice::mig

@@ -60,7 +60,10 @@ struct GpuPlan {
 struct Refusal {
   Error error;
   std::vector<std::string> nearest;  // profile names of the most that can be had, sorted
-  std::vector<Holder> holders;       // those in the way
+  // Those in the way: if they went the wish could be, and none of them may stay. As few instances
+  // as possible, and no pod beside one that makes room enough.
+  std::vector<Holder> holders;
+  std::vector<std::string> going;  // … and the UUIDs of what the wish would then take away
 };
 
 struct Decision {
@@ -71,11 +74,6 @@ struct Decision {
 // UUIDs of the devices that the plan takes away from the GPU that is as `state` says: of compute
 // instances, or of the GPU itself when its mode changes.
 [[nodiscard]] std::vector<std::string> devices_that_go(const GpuState& state, const GpuPlan& plan);
-
-// … that would go if those who hold something made room, as few of them as possible. Empty where it
-// could not be even then. Whoever holds one of them is in the way; see Refusal::holders.
-[[nodiscard]] std::vector<std::string> devices_that_would_go(GpuState state, const Wish& wish,
-                                                             const std::vector<Holder>& holders);
 
 // Pure. `holders`: who uses what beside the processes that the state names (they are in it as
 // well).

@@ -468,6 +468,19 @@ TEST_F(EvictionTest, OnlyAsManyAsMustGoAreAskedAndTheirInstancesAloneAreKeptBack
   EXPECT_EQ(agent.evicted.size(), 1U);
 }
 
+TEST_F(EvictionTest, APodStaysWhereAnotherThatGoesMakesRoomEnough) {
+  agent.config(std::string(kConfig) + R"(  one:
+    - {devices: [0], mig-enabled: true, mig-devices: {1g.5gb: 1}}
+)");
+  const auto instances = node.look(0).instances;
+  const auto uuid = [&](size_t i) { return instances.at(i).cis.at(0).uuid; };
+  const std::string resource = "nvidia.com/mig-1g.5gb";
+  agent.pods = {{"ml", "a", "main", resource, {uuid(0)}},
+                {"ml", "two", "main", resource, {uuid(1), uuid(2)}}};
+  agent.label("one");
+  EXPECT_EQ(agent.evicted, Texts{"ml/two"}) << reason();
+}
+
 TEST_F(EvictionTest, WhatCannotBeEvictedIsToldAndAskedAgain) {
   pod();
   const Error budget{Code::kInUse, "a PodDisruptionBudget forbids it", {}};
