@@ -225,6 +225,7 @@ void Partition::begin_pass() {
     }
   if (tasks_.empty()) return finish_pass();
   phase_ = Phase::kChecking;
+  if (ports_.evictor != nullptr) ports_.evictor->before_look();
   ports_.runner->check(tasks_);
 }
 
@@ -316,6 +317,7 @@ void Partition::next_gpu() {
   if (!passing_ || overtaken()) return;
   if (tasks_.empty()) return finish_pass();
   phase_ = Phase::kPreparing;
+  if (ports_.evictor != nullptr) ports_.evictor->before_look();
   ports_.runner->prepare(tasks_.front());
 }
 

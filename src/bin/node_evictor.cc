@@ -9,9 +9,10 @@ void NodeEvictor::begin(ports::KubeApi& kube) {
   kube.watch_pods();
 }
 
-const ports::PodObject* NodeEvictor::find(const ports::ObjectName& name) const {
-  if (pods_ == nullptr) return nullptr;
-  for (const ports::PodObject& pod : *pods_)
+const ports::PodObject* NodeEvictor::find(const ports::PodList& pods,
+                                          const ports::ObjectName& name) {
+  if (pods == nullptr) return nullptr;
+  for (const ports::PodObject& pod : *pods)
     if (pod.name == name) return &pod;
   return nullptr;
 }
@@ -27,11 +28,17 @@ void NodeEvictor::refuse(const ports::ObjectName& pod, Error why) {
 void NodeEvictor::evict(const std::string& name_space, const std::string& pod) {
   const ports::ObjectName name{name_space, pod};
   if (kube_ == nullptr) return;
-  const ports::PodObject* there = find(name);
+  const ports::PodObject* there = find(pods_, name);
   if (there == nullptr)
     return refuse(name, {Code::kUnavailable,
                          pods_ == nullptr ? "the API server has not listed the node's pods yet"
                                           : "the API server knows of no such pod on this node",
+                         {}});
+  const ports::PodObject* before = find(looked_at_, name);
+  if (before == nullptr || before->uid != there->uid)
+    return refuse(name, {Code::kUnavailable,
+                         "the API server names a pod that was not known yet when it was looked who "
+                         "holds what: it is looked again",
                          {}});
   if (there->is_static)
     return refuse(name,

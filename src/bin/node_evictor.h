@@ -2,7 +2,9 @@
 
 // Evictions through the API server (--mig-evict), so that PodDisruptionBudgets and grace periods
 // hold. Only what can help is asked for: a pod of a file on the node cannot be evicted, and one of
-// a DaemonSet would be back before the change. Each eviction is held to the uid that was seen. T0.
+// a DaemonSet would be back before the change. Each eviction is held to the uid that was seen,
+// before the look that found the pod in the way: whoever came since under its name is another one.
+// T0.
 
 #include <functional>
 #include <map>
@@ -31,17 +33,20 @@ class NodeEvictor final : public ports::Evictor {
     refusals_->cancel();
   }
 
+  void before_look() override { looked_at_ = pods_; }
   void evict(const std::string& name_space, const std::string& pod) override;
   void on_pods(ports::PodList pods) { pods_ = std::move(pods); }
   void on_evicted(const ports::ObjectName& pod, const Status& status);
 
  private:
   void refuse(const ports::ObjectName& pod, Error why);
-  [[nodiscard]] const ports::PodObject* find(const ports::ObjectName& name) const;
+  [[nodiscard]] static const ports::PodObject* find(const ports::PodList& pods,
+                                                    const ports::ObjectName& name);
 
   Failed failed_;
   ports::KubeApi* kube_ = nullptr;
   ports::PodList pods_;                         // null before the first list
+  ports::PodList looked_at_;                    // … as they were at before_look()
   std::map<ports::ObjectName, Error> refused_;  // to be told at the next turn
   std::unique_ptr<ports::Timer> refusals_;
 };

@@ -24,6 +24,11 @@ class NodeEvictorTest : public ::testing::Test {
   void see(std::vector<ports::PodObject> pods) {
     evictor.on_pods(std::make_shared<const std::vector<ports::PodObject>>(std::move(pods)));
   }
+  // It is looked who holds what while the API server shows these.
+  void look_at(std::vector<ports::PodObject> pods) {
+    see(std::move(pods));
+    evictor.before_look();
+  }
   void turn() { timers.pass({}); }
 
   ports::TimersForTest timers;
@@ -37,7 +42,7 @@ class NodeEvictorTest : public ::testing::Test {
 
 TEST_F(NodeEvictorTest, APodIsEvictedByTheUidThatWasSeen) {
   EXPECT_TRUE(api.watches_pods);
-  see({pod("a"), pod("b")});
+  look_at({pod("a"), pod("b")});
   evictor.evict("ml", "b");
   EXPECT_EQ(api.evicted, std::vector<std::string>{"ml/b uid-b"});
   evictor.on_evicted({"ml", "b"}, {});
@@ -50,11 +55,27 @@ TEST_F(NodeEvictorTest, APodIsEvictedByTheUidThatWasSeen) {
 TEST_F(NodeEvictorTest, OneThatIsLeavingIsNotAskedAgain) {
   auto leaving = pod("a");
   leaving.deleting = true;
-  see({leaving});
+  look_at({leaving});
   evictor.evict("ml", "a");
   turn();
   EXPECT_TRUE(api.evicted.empty());
   EXPECT_TRUE(failed.empty());
+}
+
+TEST_F(NodeEvictorTest, WhoeverHasTheNameByThenIsAnotherPod) {
+  look_at({pod("a-0")});
+  auto again = pod("a-0");
+  again.uid = "uid-of-another";
+  see({again, pod("late")});
+  evictor.evict("ml", "a-0");
+  evictor.evict("ml", "late");
+  turn();
+  EXPECT_TRUE(api.evicted.empty());
+  ASSERT_EQ(failed.size(), 2U);
+  EXPECT_NE(failed[0].find("was not known yet"), std::string::npos) << failed[0];
+  evictor.before_look();
+  evictor.evict("ml", "a-0");
+  EXPECT_EQ(api.evicted, std::vector<std::string>{"ml/a-0 uid-of-another"});
 }
 
 TEST_F(NodeEvictorTest, WhatCannotHelpIsNotAskedForAndIsToldAfterwards) {
@@ -64,7 +85,7 @@ TEST_F(NodeEvictorTest, WhatCannotHelpIsNotAskedForAndIsToldAfterwards) {
   of_file.is_static = true;
   auto daemon = pod("daemon");
   daemon.daemon = true;
-  see({of_file, daemon});
+  look_at({of_file, daemon});
   evictor.evict("ml", "file");
   evictor.evict("ml", "daemon");
   evictor.evict("ml", "nobody");

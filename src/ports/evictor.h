@@ -11,6 +11,9 @@ namespace gpuslice::ports {
 class Evictor {
  public:
   virtual ~Evictor() = default;
+  // It is about to be asked who holds what. Names are given again: what is evicted from here on is
+  // a pod that is known by now, and not another one that has its name by then.
+  virtual void before_look() = 0;
   virtual void evict(const std::string& name_space, const std::string& pod) = 0;
 };
 

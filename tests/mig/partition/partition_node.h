@@ -63,6 +63,7 @@ class PartitionNode final : public agent::MigRunner,
   std::vector<ports::PodDevices> pods;
   bool processes_in_pods = false;    // by their cgroups
   std::vector<std::string> evicted;  // "ml/train-0", as asked
+  int looks_announced = 0;
   std::function<void(const std::string& name_space, const std::string& pod)> on_evict;
   std::vector<std::string> asked;  // "prepare GPU 0"
   std::vector<ports::MigStatus> shown;
@@ -76,6 +77,7 @@ class PartitionNode final : public agent::MigRunner,
   void abandon() override;
   void show(const ports::MigStatus& status) override { shown.push_back(status); }
   [[nodiscard]] Status reboot() override;
+  void before_look() override { ++looks_announced; }
   void evict(const std::string& name_space, const std::string& pod) override;
 
  private:

@@ -424,6 +424,12 @@ class EvictionTest : public PartitionTest {
 
 TEST_F(EvictionTest, APodThatIsInTheWayIsAskedOnceAndTheChangeFollowsItsEnd) {
   pod();
+  int announced = 0;
+  agent.before_answer = [&](const std::string& question) {
+    if (question == "check" || question == "prepare") ++announced;
+    EXPECT_LE(announced, agent.looks_announced) << question;
+  };
+  agent.looks_announced = 0;
   agent.label("halves");
   EXPECT_EQ(state(), "pending");
   EXPECT_EQ(agent.evicted, Texts{"ml/a"});
