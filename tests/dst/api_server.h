@@ -1,8 +1,11 @@
 #pragma once
 
-// An API server on virtual time that has one Node, answering HTTP as a real one does, as far as
-// kube/ asks: list, watch with bookmarks and an end, merge patch, server-side apply with owners of
-// labels, Events. And what such servers do to their clients.
+// An API server on virtual time that has one Node and its pods, answering HTTP as a real one does,
+// as far as kube/ asks: list, watch with bookmarks and an end, merge patch, server-side apply with
+// owners of labels, Events, evictions. And what such servers do to their clients.
+//
+// api_server.cc has what all objects have in common, api_node_object.cc the Node, api_pods.cc the
+// pods.
 
 #include <cstdint>
 #include <deque>
@@ -49,6 +52,29 @@ class ApiServer {
   // Changes that clients have made.
   [[nodiscard]] uint64_t writes() const { return writes_; }
 
+  // --- the Node's pods, all of namespace "default"
+  struct PodObject {
+    std::string name;
+    std::string uid;
+    bool daemon = false;     // a DaemonSet's
+    bool is_static = false;  // the mirror of one of a file
+    bool deleting = false;   // its grace period runs
+  };
+  // It is there, or is now so.
+  void put_pod(const PodObject& pod);
+  void remove_pod(const std::string& name);
+  [[nodiscard]] bool has_pod(const std::string& name) const { return pod_objects_.contains(name); }
+  [[nodiscard]] std::string uid_of_pod(const std::string& name) const {  // "" for none
+    const auto found = pod_objects_.find(name);
+    return found == pod_objects_.end() ? "" : found->second.uid;
+  }
+  // What an eviction of the pod of this name and uid becomes.
+  enum class Evicted : uint8_t { kYes, kGone, kAnother, kBudget };
+  using Evictions = std::function<Evicted(const std::string& name, const std::string& uid)>;
+  void set_evictions(Evictions evictions) { evictions_ = std::move(evictions); }
+  // The next eviction is done, and the connection breaks before it is said.
+  void cut_next_eviction() { cut_eviction_ = true; }
+
   // --- faults
   void set_away(bool away);
   void set_slow(Duration slow) { slow_ = slow; }
@@ -60,6 +86,7 @@ class ApiServer {
   void heal();
 
  private:
+  static constexpr uint64_t kFirstVersion = 100;
   class Client;
   class Wire;
   struct Node {
@@ -72,10 +99,16 @@ class ApiServer {
     uint64_t version = 0;
     std::string text;
   };
+  // Objects of one kind, as watches see them.
+  struct Collection {
+    const char* kind = nullptr;
+    std::deque<Event> history;
+    uint64_t oldest = kFirstVersion;  // versions before it are forgotten
+  };
   struct Connection {
     kube::Wire::Answer* answer = nullptr;
     kube::Request request;
-    bool watching = false;
+    const Collection* watched = nullptr;
     uint64_t seen = 0;  // the version of the last event that was sent
   };
 
@@ -84,8 +117,9 @@ class ApiServer {
   void close(uint64_t id) { connections_.erase(id); }
   void after(Duration d, uint64_t id, void (ApiServer::*work)(uint64_t));
   void serve(uint64_t id);
-  void list(uint64_t id);
-  void watch(uint64_t id);
+  void list(uint64_t id, const Collection& of);
+  void watch(uint64_t id, const Collection& of);
+  void evict(uint64_t id);
   void deliver(uint64_t id);
   void bookmark(uint64_t id);
   void end_watch(uint64_t id);
@@ -97,7 +131,10 @@ class ApiServer {
   void say(uint64_t id, const std::string& bytes);
   void end(uint64_t id, Status status);
   [[nodiscard]] const std::string& node_text();
-  void changed(const char* type);
+  [[nodiscard]] std::string pods_text() const;
+  [[nodiscard]] std::string pod_text(const PodObject& pod) const;
+  void changed(const char* type);  // the Node was
+  void remember(Collection& of, std::string event);
   [[nodiscard]] bool apply_to(Node& node, const nlohmann::json& metadata, bool applied) const;
 
   Timeline& timeline_;
@@ -108,9 +145,13 @@ class ApiServer {
   uint64_t nodes_ = 0;
   std::string node_text_;  // as it was in version node_text_of_
   uint64_t node_text_of_ = 0;
-  uint64_t version_ = 100;
-  uint64_t oldest_ = 100;  // versions before it are forgotten
-  std::deque<Event> history_;
+  uint64_t node_version_ = kFirstVersion;
+  std::map<std::string, PodObject> pod_objects_;
+  Evictions evictions_;
+  bool cut_eviction_ = false;
+  uint64_t version_ = kFirstVersion;
+  Collection node_watches_{"Node", {}, kFirstVersion};
+  Collection pod_watches_{"Pod", {}, kFirstVersion};
   std::map<uint64_t, Connection> connections_;
   uint64_t next_connection_ = 0;
   uint64_t writes_ = 0;

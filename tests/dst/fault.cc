@@ -50,7 +50,14 @@ std::string_view fault_name(Fault fault) {
                                          "recovery wanted",
                                          "too hot",
                                          "trouble over",
-                                         "reset by others"};
+                                         "reset by others",
+                                         "holders waited for",
+                                         "pod evicted",
+                                         "budget forbids",
+                                         "evicted, gone",
+                                         "evicted, another",
+                                         "eviction cut",
+                                         "pod never ends"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }

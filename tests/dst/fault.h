@@ -55,8 +55,15 @@ enum class Fault : uint8_t {
   kTooHot,          // it has reached the temperature at which it switches itself off
   kTroubleOver,     // of the five above: it is gone
   kResetByOthers,   // another program resets a GPU that nobody computes on
+  kHoldersWaited,   // a change waits for who holds what must go
+  kPodEvicted,      // one of them ends in its grace period
+  kBudgetForbids,   // an eviction, for a while: 429
+  kEvictedGone,     // it was gone already: 404
+  kEvictedAnother,  // another pod has its name by then: 409
+  kEvictionCut,     // the API server goes away in the middle of one
+  kPodNeverEnds,    // it was evicted, and stays
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kResetByOthers) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kPodNeverEnds) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 }  // namespace gpuslice::dst

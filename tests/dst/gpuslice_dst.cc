@@ -52,7 +52,7 @@ Outcome run_seed(uint64_t seed, const Options& options) {
   }
   if (outcome.broken.empty()) {
     node.heal();
-    node.calm(kCalm);
+    node.calm(kCalm + node.wait());
     outcome.broken = broken_now(node);
     if (outcome.broken.empty()) outcome.broken = broken_in_the_end(node);
     if (!outcome.broken.empty()) outcome.at_event = options.events;

@@ -115,9 +115,9 @@ const std::vector<ports::Gpu>& Hardware::gpus() {
   return gpus_;
 }
 
-mig::GpuState Hardware::state_of(const ports::Gpu& gpu) {
+mig::GpuState Hardware::state_of(const mig::GpuName& gpu) {
   sim::WorldNvml quiet(*world_);
-  auto state = mig::read_state(quiet, mig::name_of(gpu));
+  auto state = mig::read_state(quiet, gpu);
   CHECK(state.has_value(), "a simulated GPU's MIG cannot be read");
   return std::move(*state);
 }

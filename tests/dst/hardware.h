@@ -38,7 +38,7 @@ class Hardware final : public ports::Locks, public ports::Pause {
 
   // --- as it is, without a fault
   [[nodiscard]] const std::vector<ports::Gpu>& gpus();
-  [[nodiscard]] mig::GpuState state_of(const ports::Gpu& gpu);
+  [[nodiscard]] mig::GpuState state_of(const mig::GpuName& gpu);
   // GPUs and MIG devices that are there, by UUID.
   [[nodiscard]] const std::set<std::string>& uuids();
   // Names one making of a MIG device; 0 where there is none of that UUID.

@@ -114,13 +114,26 @@ std::string instance_lost(NodeModel& node) {
   return "";
 }
 
-// 8. Nobody waits for MIG longer than its deadline.
+// 8. Nobody waits for MIG longer than its deadline, and than it was told to wait for holders.
 std::string pending_for_ever(NodeModel& node) {
   if (!node.agent_alive() || node.mig_status().state != "pending") return "";
-  if (node.mig_state_age() <= agent::kPendingDeadline + std::chrono::seconds(10)) return "";
+  if (node.mig_state_age() <= agent::kPendingDeadline + node.wait() + std::chrono::seconds(10))
+    return "";
   return fmt::format(
       "MIG has been pending for {} s",
       std::chrono::duration_cast<std::chrono::seconds>(node.mig_state_age()).count());
+}
+
+// One of those in the way, if there is none among them that nobody can put out.
+std::string pods_that_could_go(NodeModel& node, const std::vector<mig::Holder>& holders) {
+  std::string one;
+  for (const mig::Holder& holder : holders)
+    for (const Pod& pod : node.pods()) {
+      if (pod.name != holder.pod) continue;
+      if (pod.daemon || pod.is_static || pod.stuck) return "";
+      one = pod.name;
+    }
+  return one;
 }
 
 // 9. In the end each GPU has the layout that the label wants, or what is in the way is held or
@@ -136,17 +149,23 @@ std::string layout_in_the_end(NodeModel& node) {
   if (!wish) return state == "failed" ? "" : "a label that means nothing ended as " + state;
   std::vector<ports::PodDevices> pods;
   for (const Pod& pod : node.pods())
-    pods.push_back({"default", "p", "main", pod.resource, pod.ids});
+    pods.push_back({"default", pod.name, "main", pod.resource, pod.ids});
   bool refused = false;
   bool impossible = false;
+  std::string could_go;
   std::string missing;
   for (const auto& [index, one] : wish->gpus) {
-    const mig::GpuState there = node.hardware().state_of(gpus[index]);
-    const auto holders = mig::merged(mig::process_holders(there), {mig::pod_holders(there, pods)});
+    const mig::GpuState there = node.hardware().state_of(mig::name_of(gpus[index]));
+    const auto by_pods = mig::pod_holders(there, pods);
+    const auto holders = mig::merged(
+        mig::with_pods(mig::process_holders(there), by_pods, [](uint32_t) { return true; }),
+        {by_pods});
     const mig::Decision decision = mig::decide(there, one, holders);
     // What only shows with MIG on was tried, and undone.
     const bool tried = decision.plan && decision.plan->provisional;
     refused = refused || tried || decision.refusal.has_value();
+    if (decision.refusal && decision.refusal->error.code == Code::kInUse)
+      could_go = pods_that_could_go(node, decision.refusal->holders);
     impossible =
         impossible || tried || (decision.refusal && decision.refusal->error.code != Code::kInUse);
     if (decision.plan && !tried && !decision.plan->nothing_to_do())
@@ -154,7 +173,12 @@ std::string layout_in_the_end(NodeModel& node) {
                             mig::layout_text(there.layout(), there), node.mig_label());
   }
   if (!missing.empty() && !impossible) return missing + " (" + node.mig_status().reason + ")";
-  if (refused != (state == "failed"))
+  if (node.evicts() && !impossible && !could_go.empty())
+    return fmt::format("pod {} is in the way of label {}, could be evicted, and is there", could_go,
+                       node.mig_label());
+  const bool waits = state == "pending" && node.wait() > Duration::zero() &&
+                     node.mig_state_age() <= node.wait() + std::chrono::seconds(10);
+  if (refused != (state == "failed" || waits))
     return fmt::format("label {} ended as \"{}\": {}", node.mig_label(), state,
                        node.mig_status().reason);
   return "";
@@ -260,12 +284,15 @@ std::string node_in_the_end(NodeModel& node) {
   return "";
 }
 
+// 14. No pod is evicted unless that was asked for, and none but those that hold what must go.
+std::string wrongly_evicted(NodeModel& node) { return node.wrong_eviction(); }
+
 }  // namespace
 
 std::string broken_now(NodeModel& node) {
-  for (const auto check :
-       {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown, instance_lost,
-        pending_for_ever, trusted_too_early, not_looked_at, unasked_config, withdrawn_twice})
+  for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown,
+                           instance_lost, pending_for_ever, trusted_too_early, not_looked_at,
+                           unasked_config, withdrawn_twice, wrongly_evicted})
     if (std::string fault = check(node); !fault.empty()) return fault;
   return "";
 }

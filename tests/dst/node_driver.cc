@@ -77,6 +77,15 @@ mig::Ports NodeModel::change_ports() {
   return {nvml, nvml, nvml, *this, hardware_, *this, hardware_};
 }
 
+std::vector<std::string> NodeModel::unlisted_ids() const {
+  std::vector<std::string> out;
+  const Duration grace = agent::AgentOptions{}.allocation_grace;
+  const std::vector<agent::LedgerEntry> entries = agent_->ledger();
+  for (const agent::LedgerEntry& entry : entries)
+    if (agent::may_be_unlisted(entry, now(), grace)) out.push_back(entry.id);
+  return out;
+}
+
 mig::Options NodeModel::change_options() {
   mig::Options options;
   options.journal_folder = std::string(kState) + "/mig";
@@ -87,14 +96,12 @@ mig::Options NodeModel::change_options() {
       return fail(Code::kUnavailable, "which pods hold devices cannot be asked");
     std::vector<ports::PodDevices> pods;
     for (const Pod& pod : pods_)
-      pods.push_back({"default", fmt::format("pod-{}", pod.number), "main", pod.resource, pod.ids});
-    std::vector<std::string> unlisted;
-    const std::vector<agent::LedgerEntry> entries = agent_->ledger();
-    const Duration grace = agent::AgentOptions{}.allocation_grace;
-    for (const agent::LedgerEntry& entry : entries)
-      if (agent::may_be_unlisted(entry, now(), grace)) unlisted.push_back(entry.id);
-    return mig::merged(mig::process_holders(state),
-                       {mig::pod_holders(state, pods), mig::ledger_holders(state, unlisted)});
+      pods.push_back({"default", pod.name, "main", pod.resource, pod.ids});
+    const std::vector<mig::Holder> by_pods = mig::pod_holders(state, pods);
+    // Whoever computes here does so in a pod.
+    return mig::merged(
+        mig::with_pods(mig::process_holders(state), by_pods, [](uint32_t) { return true; }),
+        {by_pods, mig::ledger_holders(state, unlisted_ids())});
   };
   return options;
 }
@@ -123,10 +130,22 @@ void NodeModel::recover(std::vector<std::string> gpus) {
 void NodeModel::check(std::vector<agent::MigTask> tasks) {
   ask_driver([this, tasks = std::move(tasks)]() -> Task {
     std::vector<agent::MigChecked> checked;
-    for (const agent::MigTask& task : tasks)
-      checked.push_back(
+    std::set<std::string> kept;
+    may_go_.clear();
+    for (const agent::MigTask& task : tasks) {
+      const agent::MigChecked& one = checked.emplace_back(
           mig::check(hardware_.nvml(), change_options().holders, task.gpu, task.wish));
-    return [this, checked] { agent_->on_mig_checked(checked); };
+      if (wait_ == Duration::zero() || !one.refused || one.refused->code != Code::kInUse) continue;
+      kept.insert(one.going.begin(), one.going.end());
+      judge_holders(hardware_.state_of(task.gpu), task.wish, one.holders);
+    }
+    if (!kept.empty()) strike(Fault::kHoldersWaited);
+    // One GPU after another is looked at, and other things happen meanwhile.
+    if (evicts_) hardware_.wait(milliseconds(random_.between(0, 2000)));
+    return [this, checked, kept] {
+      if (wait_ > Duration::zero()) withdrawals_.keeping(kept);
+      agent_->on_mig_checked(checked);
+    };
   });
 }
 
@@ -136,6 +155,9 @@ void NodeModel::prepare(agent::MigTask task) {
       change_ = std::make_unique<mig::Change>(change_ports(), change_options(), task.gpu);
       const agent::MigPrepared prepared = mig::prepare(*change_, task.wish);
       if (!prepared.ready) change_.reset();
+      may_go_.clear();
+      if (!prepared.ready && prepared.report.error && prepared.report.error->code == Code::kInUse)
+        judge_holders(hardware_.state_of(task.gpu), task.wish, prepared.report.refusal.holders);
       return [this, prepared] {
         if (prepared.ready)
           withdrawals_.changing({prepared.going.begin(), prepared.going.end()});
@@ -188,6 +210,8 @@ void NodeModel::show(const ports::MigStatus& status) {
     mig_status_at_ = now();
   mig_status_ = status;
   if (status.state != "pending") withdrawals_.changed();
+  // What was kept back is offered again, and goes once more when nobody is in the way.
+  if (status.state == "failed" && wait_ > Duration::zero()) withdrawals_.excuse();
   note(fmt::format("MIG {} {}", status.label, status.state));
   if (api_node_) api_node_->mig_board()->show(status);
 }

@@ -52,6 +52,14 @@ void NodeModel::fault_event(Fault fault) {
     case Fault::kRecoveryWanted:
     case Fault::kTooHot:
       return fall_ill(fault);
+    case Fault::kHoldersWaited:
+    case Fault::kPodEvicted:
+    case Fault::kBudgetForbids:
+    case Fault::kEvictedGone:
+    case Fault::kEvictedAnother:
+    case Fault::kEvictionCut:
+    case Fault::kPodNeverEnds:
+      return eviction_fault(fault);
     case Fault::kApplyBeside:
     case Fault::kApplyKilled:
       return apply_comes(fault == Fault::kApplyKilled);

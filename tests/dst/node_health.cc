@@ -60,8 +60,10 @@ void NodeModel::forget_unwritten_marks() {
   const auto file = files_.find(std::string(kLedger) + ".health");
   std::map<std::string, std::string> known;
   if (file != files_.end())
-    if (const auto record = agent::parse_health(file->second, *boot_id()))
+    if (auto record = agent::parse_health(file->second, *boot_id())) {
+      record->troubles.clear();
       known = agent::reasons_of(*record, hardware_.gpus());
+    }
   std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
 }
 

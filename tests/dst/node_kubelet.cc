@@ -1,4 +1,4 @@
-// The kubelet and its pods.
+// The kubelet.
 
 #include <fmt/format.h>
 
@@ -98,7 +98,7 @@ void NodeModel::list_pods() {
     }
     std::vector<ports::PodDevices> out;
     for (const Pod& pod : pods_)
-      out.push_back({"default", fmt::format("pod-{}", pod.number), "main", pod.resource, pod.ids});
+      out.push_back({"default", pod.name, "main", pod.resource, pod.ids});
     pods_known_ = true;
     agent_->on_pods(std::move(out));
   });
@@ -150,58 +150,6 @@ void NodeModel::kubelet_fault(Fault fault) {
     views_.clear();
     folder_changed();
   });
-}
-
-void NodeModel::pod_comes() {
-  std::vector<std::string> names;
-  for (const auto& [name, view] : views_)
-    if (view.connected && view.list && served_.contains(name)) names.push_back(name);
-  if (names.empty() || !kubelet_up_) return;
-  const std::string& resource = names[random_.below(names.size())];
-  std::set<std::string> taken;
-  for (const Pod& pod : pods_)
-    if (pod.resource == resource) taken.insert(pod.ids.begin(), pod.ids.end());
-  ports::PreferredContainer container;
-  for (const ports::Device& device : views_[resource].list->devices)
-    if (device.healthy && !taken.contains(device.id)) container.available.push_back(device.id);
-  container.size = static_cast<uint32_t>(1 + random_.below(2));
-  if (container.available.size() < container.size) return;
-  ports::PluginService& service = *served_[resource].service;
-  std::vector<std::string> ids(container.available.begin(),
-                               container.available.begin() + container.size);
-  if (const auto answer = service.preferred({{container}}); answer) ids = answer->containers.at(0);
-  const auto allocated = service.allocate({{ids}});
-  note(fmt::format("pod {} {}", resource, allocated ? "admitted" : "refused"));
-  // A device that another program has just destroyed: the container cannot be started.
-  const std::set<std::string>& uuids = hardware_.uuids();
-  const bool there = std::all_of(ids.begin(), ids.end(), [&](const std::string& id) {
-    return uuids.contains(id.substr(0, id.find("::")));
-  });
-  if (allocated && there) {
-    Pod pod;
-    pod.number = next_pod_++;
-    pod.resource = resource;
-    pod.ids = ids;
-    // Not every pod computes: of the others the kubelet alone knows.
-    const bool works = random_.chance(2, 3);
-    for (const std::string& id : ids) {
-      const std::string device = id.substr(0, id.find("::"));
-      if (device.starts_with("MIG-")) pod.generations[device] = hardware_.generation(device);
-      if (!works) continue;
-      if (const auto client = hardware_.work(device)) pod.clients.push_back(*client);
-    }
-    pods_.push_back(std::move(pod));
-  }
-  run_agent();
-}
-
-void NodeModel::pod_ends() {
-  if (pods_.empty()) return;
-  const size_t which = random_.below(pods_.size());
-  note(fmt::format("pod {} ends", pods_[which].number));
-  hardware_.end_work(pods_[which].clients);
-  for (const std::string& id : pods_[which].ids) withdrawals_.released(pods_[which].resource, id);
-  pods_.erase(pods_.begin() + static_cast<std::ptrdiff_t>(which));
 }
 
 }  // namespace gpuslice::dst

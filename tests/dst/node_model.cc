@@ -28,6 +28,9 @@ NodeModel::NodeModel(uint64_t seed, bool keep_trace)
       log_([this](std::string_view line) { trace_.add(line.substr(0, line.size() - 1)); },
            [this] { return wall(); }) {
   trace_.keep = keep_trace;
+  choose_patience();
+  api_.set_evictions(
+      [this](const std::string& name, const std::string& uid) { return evicted(name, uid); });
   first_wishes();
   start_agent();
 }
@@ -94,11 +97,15 @@ void NodeModel::start_agent() {
   options.partition.source.config_path = kMigConfig;
   options.partition.source.label_path = kMigLabelFile;
   options.partition.source.state_dir = kState;
+  options.partition.wait = wait_;
   options.partition.journal_folder = std::string(kState) + "/mig";
   agent::AgentPorts ports{*this, *this, *this, *this};
   ports.mig = this;
   ports.mig_status = this;
-  if (with_api_) begin_api(options);
+  if (with_api_) {
+    begin_api(options);
+    if (api_node_->evictor() != nullptr) ports.evictor = this;
+  }
   agent_ = std::make_unique<agent::Agent>(std::move(options), ports, log_);
   if (with_api_) {
     kube::NodeKube::Options kube;
@@ -142,6 +149,9 @@ void NodeModel::begin_api(agent::AgentOptions& options) {
     wish_changed();
     agent_->on_mig_asked_again();
   };
+  if (evicts_)
+    told.not_evicted = [this](const std::string& name_space, const std::string& pod,
+                              const Error& why) { agent_->on_not_evicted(name_space, pod, why); };
   told.config_label = [this](const std::optional<std::string>& label) { choice_->on_label(label); };
   api_node_ = std::make_unique<bin::ApiNode>(time_, log_, std::move(told));
 }
@@ -202,7 +212,9 @@ void NodeModel::reboot(bool power_cut) {
   if (power_cut) lose_unwritten();
   unwritten_.clear();
   std::erase_if(files_, [](const auto& file) { return file.first.starts_with("/run/"); });
+  for (const Pod& pod : pods_) api_.remove_pod(pod.name);
   pods_.clear();
+  may_go_.clear();
   struck_.clear();
   ever_struck_.clear();
   hot_.clear();

@@ -5,7 +5,8 @@
 // of events, one seeded source of chance: the same seed gives the same run, byte for byte.
 //
 // node_model.cc has time and the agent's life, node_files.cc the disk, node_wishes.cc what people
-// want of the node, node_driver.cc the worker of NVML, node_kubelet.cc kubelet and pods,
+// want of the node, node_driver.cc the worker of NVML, node_kubelet.cc the kubelet,
+// node_pods.cc pods and who puts them out,
 // node_health.cc what GPUs tell, node_apply.cc another gpuslice beside the agent, node_faults.cc
 // what is done to it all.
 
@@ -38,8 +39,13 @@ namespace gpuslice::dst {
 
 struct Pod {
   uint64_t number = 0;
+  std::string name;
   std::string resource;
   std::vector<std::string> ids;
+  bool daemon = false;     // a DaemonSet's
+  bool is_static = false;  // a file's
+  bool leaving = false;    // it was evicted, and its grace period runs
+  bool stuck = false;      // … for ever
   // The making of each MIG device that it holds, and who computes there.
   std::map<std::string, uint64_t> generations;
   std::vector<uint16_t> clients;
@@ -76,6 +82,7 @@ class NodeModel final : public ports::HostFiles,
                         public ports::Driver,
                         public ports::Kubelet,
                         public ports::MigStatusBoard,
+                        public ports::Evictor,
                         public agent::MigRunner {
  public:
   using Lists = Withdrawals::Lists;
@@ -142,6 +149,11 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] const std::set<std::string>& chosen_files() const { return chosen_; }
   // What the agent last wanted the Node to say of what it serves.
   [[nodiscard]] const agent::Labels& labels_wanted() const { return labels_wanted_; }
+  // How long changes wait for who is in the way, and whether pods are put out for them.
+  [[nodiscard]] Duration wait() const { return wait_; }
+  [[nodiscard]] bool evicts() const { return evicts_; }
+  // The sentence about a pod that was evicted and should not have been, or "".
+  [[nodiscard]] const std::string& wrong_eviction() const { return wrong_eviction_; }
   [[nodiscard]] size_t queue_size() const { return time_.size() + questions_.size(); }
   [[nodiscard]] size_t files_count() const { return files_.size(); }
   [[nodiscard]] const std::vector<ports::Gpu>& visible_gpus() { return hardware_.gpus(); }
@@ -171,6 +183,8 @@ class NodeModel final : public ports::HostFiles,
   void list_pods() override;
   [[nodiscard]] std::string kubelet_socket() const override;
   void show(const ports::MigStatus& status) override;
+  void before_look() override;
+  void evict(const std::string& name_space, const std::string& name) override;
   void recover(std::vector<std::string> gpus) override;
   void check(std::vector<agent::MigTask> tasks) override;
   void prepare(agent::MigTask task) override;
@@ -232,6 +246,7 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] Task in_change(const std::function<Task()>& work);
   [[nodiscard]] mig::Ports change_ports();
   [[nodiscard]] mig::Options change_options();
+  [[nodiscard]] std::vector<std::string> unlisted_ids() const;
   void tell(const mig::Report& report);
   void after_foreign();
 
@@ -257,6 +272,15 @@ class NodeModel final : public ports::HostFiles,
   // Kubelet.
   void pod_comes();
   void pod_ends();
+  void end_pod(size_t which);
+  void comes_again(const std::string& name);
+  void show_pod(const Pod& pod);
+  [[nodiscard]] std::string new_name(uint64_t number);
+  void judge_holders(const mig::GpuState& state, const mig::Wish& wish,
+                     const std::vector<mig::Holder>& in_the_way);
+  void choose_patience();
+  [[nodiscard]] ApiServer::Evicted evicted(const std::string& name, const std::string& uid);
+  void eviction_fault(Fault fault);
   void deliver(const std::string& resource);
   void drop_stream(const std::string& resource);
   void folder_changed();
@@ -348,6 +372,13 @@ class NodeModel final : public ports::HostFiles,
   std::map<std::string, uint64_t> asked_;  // by resource: the last registration that was asked for
   std::vector<Pod> pods_;
   uint64_t next_pod_ = 1;
+  Duration wait_{};                         // for holders
+  bool evicts_ = false;                     // … which are put out
+  std::map<std::string, uint64_t> may_go_;  // pods that are in the way, by the agent's last look
+  std::set<std::string> asked_to_go_;       // uids
+  std::string wrong_eviction_;
+  std::optional<Fault> next_eviction_;
+  MonotonicTime budget_until_{};  // until then no pod may be evicted
 
   // The agent, with what bin/ puts around it.
   Log log_;

@@ -265,6 +265,8 @@ void NodeModel::heal() {
   dies_in_calls_ = -1;
   apply_ends(true);
   full_.clear();
+  next_eviction_.reset();
+  budget_until_ = std::min(budget_until_, now() + seconds(15));
   driver_fails_ = refuse_ = pods_unknown_ = 0;
   driver_latency_ = kQuickDriver;
   api_.heal();

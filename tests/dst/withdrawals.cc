@@ -17,7 +17,8 @@ void Withdrawals::look(const Lists& lists) {
     for (const ports::Device& device : before->devices) {
       if (there.contains(device.id) || released_.erase({resource, device.id}) > 0) continue;
       // Under migStrategy single the end of a pass may hide whole GPUs, or bring them back.
-      const bool for_mig = changed_ || going_.contains(device.id.substr(0, device.id.find("::")));
+      const std::string base = device.id.substr(0, device.id.find("::"));
+      const bool for_mig = changed_ || going_.contains(base) || kept_.contains(base);
       const int times = ++gone_[{resource, device.id, for_mig}];
       if (times > tries_ && twice_.empty())
         twice_ =

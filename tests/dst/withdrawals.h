@@ -23,11 +23,12 @@ class Withdrawals {
   void begin() {
     gone_.clear();
     released_.clear();
-    tries_ = going_.empty() ? 1 : 2;
+    tries_ = going_.empty() && kept_.empty() ? 1 : 2;
   }
   // Another life of the agent, which knows nothing of what was listed.
   void forget() {
     going_.clear();
+    kept_.clear();
     last_.clear();
     begin();
   }
@@ -37,6 +38,8 @@ class Withdrawals {
   // after it: UUIDs.
   void changing(std::set<std::string> going) { going_ = std::move(going); }
   void changed() { changed_ = true; }
+  // What would go and is kept back while holders are waited for.
+  void keeping(std::set<std::string> kept) { kept_ = std::move(kept); }
   // A pod that held this id has ended.
   void released(const std::string& resource, const std::string& id) {
     released_.emplace(resource, id);
@@ -51,6 +54,7 @@ class Withdrawals {
   std::map<std::tuple<std::string, std::string, bool>, int> gone_;  // resource, id, for MIG
   int tries_ = 1;
   std::set<std::string> going_;
+  std::set<std::string> kept_;
   std::set<std::pair<std::string, std::string>> released_;
   bool changed_ = false;
   std::string twice_;
