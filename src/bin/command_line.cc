@@ -144,6 +144,9 @@ void add_flags(CLI::App& app, AgentCommand& agent) {
                               ? app.add_flag(option_names(row), value, help)
                               : app.add_option(option_names(row), value, help);
     option->group("as NVIDIA's");
+    // May be given several times, as of the programs that it comes from.
+    if (row.type == config::FlagType::kChoices || row.type == config::FlagType::kList)
+      option->multi_option_policy(CLI::MultiOptionPolicy::Join)->delimiter(',');
   }
 }
 

@@ -51,6 +51,18 @@ TEST(CommandLine, AgentTakesOurFlagsAndThePeers) {
                                                               {Flag::kMigStrategy, "mixed"}}));
 }
 
+TEST(CommandLine, AListMayBeGivenPieceByPiece) {
+  for (const std::vector<std::string>& pieces :
+       {std::vector<std::string>{"--device-list-strategy", "envvar,cdi-cri"},
+        {"--device-list-strategy", "envvar", "--device-list-strategy=cdi-cri"}}) {
+    std::vector<std::string> words = {"agent"};
+    words.insert(words.end(), pieces.begin(), pieces.end());
+    const auto line = parse(words);
+    ASSERT_TRUE(line.has_value()) << line.error().message;
+    EXPECT_EQ(line->agent.options.at(config::Flag::kDeviceListStrategy), "envvar,cdi-cri");
+  }
+}
+
 TEST(CommandLine, EveryFlagOfThePeersIsAcceptedUnderEachOfItsNames) {
   for (const config::FlagRow& row : config::flag_rows()) {
     for (const std::string_view name : row.options) {

@@ -237,9 +237,11 @@ void Change::go_back(Error error) {
   const Status back = drive(before_, Patience::kBack);
   if (back) {
     forget_journal();
-    // "In use" and "impossible" stay what they are; all else is a failure that lost nothing.
-    if (error.code != Code::kInUse && error.code != Code::kImpossible &&
-        error.code != Code::kNoPermission)
+    // "In use" stays what it is, and "impossible" where a plan said so; all else, such as a driver
+    // that refused a step of a plan that fits, is a failure that lost nothing.
+    const bool cannot_be =
+        error.code == Code::kImpossible && report_.refusal.error.code == Code::kImpossible;
+    if (error.code != Code::kInUse && error.code != Code::kNoPermission && !cannot_be)
       error.code = Code::kFailed;
     error.message += "; the GPU is as it was before";
     end(End::kWentBack, std::move(error));

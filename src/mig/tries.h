@@ -29,7 +29,9 @@ struct Tries {
   int other = 0;
   // Another try, after a pause? Nothing is left else.
   [[nodiscard]] std::optional<Duration> next(const Error& error) {
-    if (is_final(error.code)) return std::nullopt;
+    // On the way back a permission may be there again: the alternative is a GPU left half-way.
+    const bool lasting = error.code != Code::kNoPermission || patience != Patience::kBack;
+    if (is_final(error.code) && lasting) return std::nullopt;
     if (patience == Patience::kBack) {
       if (++other > kMostTriesGoingBack) return std::nullopt;
       return pause_after(other);

@@ -263,6 +263,26 @@ TEST(Change, AnErrorDoesNotSayThatNothingHappened) {
   EXPECT_EQ(node.world->snapshot()->gpus[0].calls.create_gi.ok, 7U);
 }
 
+TEST(Change, AStepThatTheDriverRefusedIsAFailureAndTheWayBackIsTriedLonger) {
+  // The plan fits: what the driver says of room is no word about the hardware.
+  for (const Code code : {Code::kImpossible, Code::kNoPermission}) {
+    Node node(one_board("A100-SXM4-40GB"));
+    ASSERT_EQ(apply(node, wish({{"3g.20gb", 2}})).end, End::kDone);
+    int failures = 0;
+    node.strike = [&](std::string_view call, const std::string&, uint64_t,
+                      bool after) -> std::optional<Error> {
+      if (after || !call.starts_with("create") || ++failures > 8) return std::nullopt;
+      return Error{code, "GPU 0: nvmlDeviceCreateGpuInstanceWithPlacement: refused", {}};
+    };
+    const mig::Report report = apply(node, wish({{"1g.5gb", 7}}));
+    node.strike = nullptr;
+    EXPECT_EQ(report.end, End::kWentBack);
+    ASSERT_TRUE(report.error.has_value());
+    EXPECT_EQ(exit_code(report.error->code), 7);
+    EXPECT_EQ(node.look(0).instances.size(), 2U);
+  }
+}
+
 TEST(Change, DriversThatTellOnlyWithMigOn) {
   sim::NodeOptions options = one_board("A100-SXM4-40GB");
   options.driver = "535.183.01";
