@@ -325,14 +325,14 @@ std::string report_json(const std::vector<mig::Report>& reports, Format format) 
   Json gpus = Json::array();
   bool good = true;
   for (const mig::Report& report : reports) {
-    // Of a plan that was not begun nothing has happened.
-    const bool begun = report.end != mig::End::kRefused;
+    // What a plan meant counts once it is so.
+    const bool done = report.end == mig::End::kDone || report.end == mig::End::kAlready;
     Json one = {{"gpu", report.gpu.index.value},
                 {"gpuUuid", report.gpu.uuid},
                 {"end", mig::end_name(report.end)},
-                {"kept", begun ? report.plan.steps.kept.size() : 0},
-                {"destroyed", begun ? report.plan.steps.gis_destroyed : 0},
-                {"created", begun ? report.plan.steps.gis_created : 0},
+                {"kept", done ? report.plan.steps.kept.size() : 0},
+                {"destroyed", done ? report.plan.steps.gis_destroyed : 0},
+                {"created", done ? report.plan.steps.gis_created : 0},
                 {"driverCalls", report.calls},
                 {"layout", report.layout}};
     if (report.error) {

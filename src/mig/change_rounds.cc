@@ -196,8 +196,11 @@ Status Change::reset_gpu() {
     return {};
   }
   if (reset.error().code == Code::kImpossible)
-    return fail(Code::kNeedsReset, "{}: {}; reboot to make it so", gpu_.text(),
-                reset.error().message);
+    return fail(
+        Code::kNeedsReset,
+        "{}: its MIG mode is pending, and this machine cannot reset it ({}): reboot to make "
+        "it so",
+        gpu_.text(), reset.error().message);
   return reset;
 }
 
