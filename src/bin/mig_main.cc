@@ -139,10 +139,11 @@ Result<std::vector<cli::GpuDecision>> decide_all(MigNode& node,
   for (const auto& [index, wish] : wishes) {
     TRY_ASSIGN(cli::GpuDecision one,
                decide_gpu(node, options, *node.find(index),
-                          mode_only ? mig::Wish{wish.mig, {}, mig::Layout{}, {}} : wish));
+                          mode_only ? mig::Wish{wish.mig, {}, mig::Layout{}, {}, wish.mode_may_wait}
+                                    : wish));
     if (mode_only) {
       // Only the mode counts: the instances are taken as they are.
-      mig::Wish meant{wish.mig, {}, mig::Layout{wish.mig, {}}, {}};
+      mig::Wish meant{wish.mig, {}, mig::Layout{wish.mig, {}}, {}, wish.mode_may_wait};
       if (wish.mig) meant.exact = one.state.mode.current ? one.state.layout() : *meant.exact;
       TRY_ASSIGN(const std::vector<mig::Holder> holders, options.holders(one.state));
       one.wish = meant;
@@ -385,7 +386,10 @@ Result<int> run_apply(const MigCommand& command) {
   TRY_ASSIGN(const config::MigPartedConfig config, read_config(command));
   MigNode node(places_of(command));
   TRY(node.open());
-  TRY_ASSIGN(const Wanted wanted, want(command, config, node));
+  TRY_ASSIGN(Wanted wanted, want(command, config, node));
+  if (command.skip_reset)
+    for (auto& [index, wish] : wanted.node.gpus)
+      wish.mode_may_wait = node.session().mode_needs_reset(node.find(index)->uuid).value_or(false);
   return change_node(command, node, wanted.label, wanted.node.gpus);
 }
 

@@ -158,6 +158,12 @@ Status Change::switch_mode(const GpuState& state, bool on, Layout& expected) {
     TRY_ASSIGN(const ports::Activation activation, ports_.mig.set_mig_mode(gpu_.uuid, on));
     // Where a switch needs a reset, the driver does that itself when nobody is in the way.
     if (resets && activation == ports::Activation::kDone) report_.was_reset = true;
+    if (options_.skip_reset && resets && activation == ports::Activation::kInUse)
+      return fail(
+          Code::kNeedsReset,
+          "{}: MIG {} is pending, since the GPU is in use, and --skip-reset was given: reset "
+          "it when that has ended (gpuslice smi --gpu-reset -i {}) or reboot",
+          gpu_.text(), word, gpu_.index.value);
     if (activation == ports::Activation::kInUse) {
       // The driver would do it at the next reset, whenever that comes: not what was agreed.
       (void)ports_.mig.set_mig_mode(gpu_.uuid, state.mode.current);
@@ -179,8 +185,11 @@ Status Change::switch_mode(const GpuState& state, bool on, Layout& expected) {
   }
   TRY_ASSIGN(const ports::MigMode now, ports_.mig.mig_mode(gpu_.uuid));
   if (now.current != on)
-    return fail(Code::kNeedsReset, "{}: MIG {} is pending: reboot to make it so", gpu_.text(),
-                word);
+    return fail(
+        Code::kNeedsReset, "{}: MIG {} is pending: {} to make it so", gpu_.text(), word,
+        options_.skip_reset
+            ? fmt::format("reset it (gpuslice smi --gpu-reset -i {}) or reboot", gpu_.index.value)
+            : "reboot");
   tell(fmt::format("switched MIG {}", word));
   return {};
 }

@@ -301,7 +301,7 @@ Decision decide(const GpuState& original, const Wish& wish, const std::vector<Ho
   plan.before = state.layout();
   plan.mode_changes = state.mode.current != wish.mig || state.mode.pending != wish.mig;
 
-  if (plan.mode_changes && state.gpu_busy) {
+  if (plan.mode_changes && state.gpu_busy && !wish.mode_may_wait) {
     Decision decision = refused(
         Code::kInUse,
         fmt::format("{}: its MIG mode cannot be switched {} while it is in use: {}; end them, or "

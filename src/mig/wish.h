@@ -35,6 +35,8 @@ struct Wish {
   // Instead of `profiles`:
   std::optional<Layout> exact;
   std::optional<std::vector<SavedGi>> saved;
+  // A switch of the mode may be left waiting for a reset: who uses the whole GPU is not in its way.
+  bool mode_may_wait = false;
 };
 
 // The wish in this GPU's profiles.

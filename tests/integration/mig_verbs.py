@@ -226,6 +226,27 @@ class Verbs(unittest.TestCase):
             said = self.label(IN_USE, "apply", "whole").stderr
             self.assertIn(f"PID {holder.pid} (gpuslice-sim)", said)
             self.assertEqual([gpu["migMode"] for gpu in self.gpus()], [{"current": 0, "pending": 0}] * 2)
+            # Who says that no reset is wanted now may have it pending: that disturbs nobody.
+            for again in ((), ("--mode-only",)):
+                said = self.label(RESET, "apply", "whole", "--skip-reset", *again).stderr
+                self.assertRegex(said, r"^GPU 0: MIG on is pending.*gpuslice smi --gpu-reset -i 0")
+                self.assertEqual(self.gpus()[0]["migMode"], {"current": 0, "pending": 1})
+            self.assertEqual(self.journals(), [])
+        finally:
+            holder.kill()
+            holder.wait()
+            holder.stdout.close()
+        self.label(OK, "apply", "whole")
+
+    def test_a_mode_that_no_reset_is_needed_for(self):
+        self.root = self.tmp / "hopper"
+        self.sim("create", "--root", self.root, "--gpus", "1xH100-80GB-SXM")
+        holder = subprocess.Popen([BIN / "gpuslice-sim", "work", "--root", self.root, "--memory", "1Mi"], stdout=subprocess.PIPE, text=True)
+        try:
+            holder.stdout.readline()
+            self.file.write_text(LABELS.replace("7g.40gb", "7g.80gb"))
+            self.label(IN_USE, "apply", "whole", "--skip-reset")
+            self.assertEqual(self.gpus()[0]["migMode"], {"current": 0, "pending": 0})
         finally:
             holder.kill()
             holder.wait()
