@@ -349,6 +349,15 @@ Result<int> change_node(const MigCommand& command, MigNode& node, const std::str
     report.layout = mig::layout_text(gpu.state.layout(), gpu.state);
     reports.push_back(std::move(report));
   }
+  if (const Status may = node.may_change(); reports.empty() && !may)
+    for (const cli::GpuDecision& gpu : gpus) {
+      if (!gpu.changes()) continue;
+      mig::Report& report = reports.emplace_back();
+      report.gpu = gpu.state.gpu;
+      report.end = mig::End::kRefused;
+      report.error = Error(may.error()).in(gpu.state.gpu.text());
+      report.layout = mig::layout_text(gpu.state.layout(), gpu.state);
+    }
   if (reports.empty()) {
     if (any_change(gpus)) {
       Status hooks = around.start();

@@ -1,10 +1,19 @@
 #include "bin/mig_node.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdio>
+#include <string_view>
+
+#include "agent/device_nodes.h"
+#include "base/text.h"
+#include "gpu/mig_minors.h"
+#include "host/files.h"
 
 namespace gpuslice::bin {
 namespace {
@@ -15,6 +24,22 @@ Error and_now(Error error) {
       "; nothing is changed while it may give out what goes: see gpuslice agent status and its "
       "log, or say --without-agent";
   return error;
+}
+
+// CAP_SYS_ADMIN, which is to the driver what root is.
+bool may_administer() {
+  constexpr uint64_t kSysAdmin = uint64_t{1} << 21;
+  constexpr std::string_view kLine = "CapEff:";
+  const auto text = host::read_file("/proc/self/status", 64 * 1024);
+  if (!text) return false;
+  for (const std::string_view line : split(*text, '\n')) {
+    if (!line.starts_with(kLine)) continue;
+    const std::string_view mask = trim(line.substr(kLine.size()));
+    uint64_t value = 0;
+    std::from_chars(mask.data(), mask.data() + mask.size(), value, 16);
+    return (value & kSysAdmin) != 0;
+  }
+  return false;
 }
 
 }  // namespace
@@ -99,6 +124,24 @@ Result<AgentLink::Lease> MigNode::withdraw(
   auto lease = link_.withdraw(gpus);
   if (!lease) return std::unexpected(and_now(std::move(lease).error()));
   return lease;
+}
+
+Status MigNode::may_change() const {
+  if (::geteuid() == 0 || may_administer()) return {};
+  const std::string root = places_.root == "/" ? "" : places_.root;
+  const auto text =
+      host::read_file(root + std::string(agent::kMigMinorsFile), gpu::kMaxMigMinorsBytes);
+  const auto minors =
+      text ? gpu::parse_mig_minors(*text) : Result<gpu::MigMinors>(std::unexpected(text.error()));
+  if (!minors || !minors->config()) return {};
+  const std::string device =
+      fmt::format("{}/dev/nvidia-caps/nvidia-cap{}", root, *minors->config());
+  if (::faccessat(AT_FDCWD, device.c_str(), R_OK, AT_EACCESS) == 0 || errno != EACCES) return {};
+  return fail(
+      Code::kNoPermission,
+      "MIG may be changed by root, and by who can open {} (mig/config), which user {} cannot; "
+      "nothing is changed: run it as root",
+      device, ::geteuid());
 }
 
 std::set<std::string> MigNode::left_half_way() {

@@ -59,6 +59,9 @@ class MigNode {
   // GPU's UUID → UUIDs of devices: the agent gives them to nobody while the lease lives.
   [[nodiscard]] Result<AgentLink::Lease> withdraw(
       const std::map<std::string, std::set<std::string>>& gpus) const;
+  // kNoPermission where the driver would refuse the first call that changes something: it lets root
+  // change MIG, and whoever can open the device of mig/config. What is not known is left to it.
+  [[nodiscard]] Status may_change() const;
   // Those whose change was interrupted.
   [[nodiscard]] std::set<std::string> left_half_way();
   // Everything of one GPU, with its holders marked.

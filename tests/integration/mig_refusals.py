@@ -222,9 +222,13 @@ class Refused(unittest.TestCase):
 
     def test_no_permission(self):
         self.needs_root("a process without root's rights")
-        self.refused(FAILED, "GPU 0: {root}/run/gpuslice/mig/{gpu0}.lock: cannot be opened for locking: Permission denied; nothing is "
-                     "changed: run it as root, or give another --run-dir", label(entry("{7g.40gb: 1}", "[0]")),
-                     before=("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"))
+        # Also where the folders of locks and journals are one's own.
+        with tempfile.TemporaryDirectory() as own:
+            os.chmod(own, 0o777)
+            for more in ((), ("--run-dir", f"{own}/run", "--state-dir", f"{own}/state")):
+                self.refused(FAILED, "GPU 0: MIG may be changed by root, and by who can open {root}/dev/nvidia-caps/nvidia-cap1 (mig/config), which "
+                             f"user {NOBODY} cannot; nothing is changed: run it as root", label(entry("{7g.40gb: 1}", "[0]")), *more,
+                             before=("setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"))
 
     # --- the journal's folder --------------------------------------------------------------------------------------
 
