@@ -426,6 +426,14 @@ Result<int> run_restore(const MigCommand& command) {
   return change_node(command, node, "", wishes);
 }
 
+std::string tells_with_mig_on(const mig::GpuState& state) {
+  return fmt::format(
+      "{}: this driver names its MIG profiles only while MIG is on; switch it on first (gpuslice "
+      "smi "
+      "-mig 1 -i {})",
+      state.gpu.text(), state.gpu.index.value);
+}
+
 Result<int> run_export(const MigCommand& command) {
   MigNode node(places_of(command));
   TRY(node.open());
@@ -440,11 +448,7 @@ Result<int> run_export(const MigCommand& command) {
     return fail(Code::kImpossible, "no GPU of this node has MIG: there is nothing to write");
   if (command.verb == Verb::kGenerate) {
     for (const mig::GpuState& state : gpus)
-      if (state.profiles.empty())
-        return fail(Code::kNeedsReset,
-                    "{}: this driver names its MIG profiles only while MIG is on; switch it on "
-                    "first (gpuslice smi -mig 1 -i {})",
-                    state.gpu.text(), state.gpu.index.value);
+      if (state.profiles.empty()) return fail(Code::kNeedsReset, "{}", tells_with_mig_on(state));
     for (const mig::GpuState& state : gpus)
       if (!state.profiles_trusted)
         warn(
@@ -501,6 +505,9 @@ Result<int> run_mig_list(const MigListCommand& command) {
       return fail(Code::kNotFound, "list {}: -i {}: no GPU of that name with MIG", command.what,
                   *command.only);
   }
+  if (gpus.empty()) warn("no GPU of this node has MIG");
+  for (const mig::GpuState& state : gpus)
+    if (command.what != "instances" && state.profiles.empty()) warn(tells_with_mig_on(state));
   if (command.what == "profiles") say(cli::list_profiles(gpus, command.format));
   if (command.what == "placements") say(cli::list_placements(gpus, command.format));
   if (command.what == "layouts") say(cli::list_layouts(gpus, command.all, command.format));

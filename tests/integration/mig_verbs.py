@@ -136,6 +136,15 @@ class Verbs(unittest.TestCase):
         self.assertIn('code: "unavailable"', done.stdout)
         self.assertEqual(subprocess.run(nothing, capture_output=True, text=True).stdout, "")
 
+    def test_lists_that_are_empty_say_why(self):
+        for gpus, driver, said in (("T4", "580", "no GPU of this node has MIG\n"),
+                                   ("A30", "535", "GPU 0: this driver names its MIG profiles only while MIG is on; switch it on first "
+                                    "(gpuslice smi -mig 1 -i 0)\n")):
+            self.sim("create", "--root", self.tmp / gpus, "--gpus", gpus, "--driver", driver)
+            for what in ("profiles", "placements", "layouts"):
+                done = subprocess.run([BIN / "gpuslice", "list", what, "--root", self.tmp / gpus, "-o", "json"], capture_output=True, text=True)
+                self.assertEqual((done.returncode, done.stderr), (OK, said))
+
     def test_a_plan_that_was_not_begun_counts_nothing(self):
         self.label(OK, "apply", "mixed")
         (self.tmp / "state").write_text("a file")
