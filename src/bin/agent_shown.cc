@@ -10,7 +10,7 @@
 namespace gpuslice::bin {
 namespace {
 
-// Samples younger than this are shown again.
+// Samples younger than this are shown again, and nobody is asked.
 constexpr Duration kSamplesFresh = std::chrono::seconds(2);
 
 }  // namespace
@@ -48,7 +48,8 @@ WebState AgentShown::web_state(const agent::AgentStatus& status, const WorkerDri
     kube = kube_;
   }
   return make_web_state({status, samples.get(), plugins, std::string(kVersion), queues, kube,
-                         log.left_out(), std::chrono::duration<double>(driver.busy_for()).count()});
+                         log.left_out(), std::chrono::duration<double>(driver.busy_for()).count(),
+                         host::EventLoop::now()});
 }
 
 }  // namespace gpuslice::bin

@@ -201,7 +201,7 @@ std::vector<Family> make_families(const View& view) {
 }
 
 const ports::Gpu* sample_of(const View& view, const std::string& uuid) {
-  if (view.samples == nullptr) return nullptr;
+  if (view.samples == nullptr || view.now - view.samples->taken >= kSamplesShown) return nullptr;
   const auto& gpus = view.samples->gpus;
   const auto found = std::find_if(gpus.begin(), gpus.end(),
                                   [&](const ports::Gpu& gpu) { return gpu.uuid == uuid; });
@@ -220,7 +220,7 @@ void add_gpus(const View& view, http::PageModel& page) {
       if (one.gpu == gpu.uuid && !one.unhealthy()) row.health += "; " + one.seen.text;
     row.memory_total_mib = gpu.memory_total_bytes / kMiB;
     if (const ports::Gpu* sample = sample_of(view, gpu.uuid)) {
-      row.memory_used_mib = sample->memory_used_bytes.value_or(0) / kMiB;
+      if (sample->memory_used_bytes) row.memory_used_mib = *sample->memory_used_bytes / kMiB;
       row.utilisation_percent = sample->utilisation_percent;
     }
     page.gpus.push_back(std::move(row));

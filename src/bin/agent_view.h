@@ -15,6 +15,9 @@
 
 namespace gpuslice::bin {
 
+// Samples that are older say nothing of now: they are from the last time that somebody looked.
+inline constexpr Duration kSamplesShown = std::chrono::seconds(15);
+
 struct View {
   const agent::AgentStatus& status;
   const Samples* samples = nullptr;  // null before the first look
@@ -24,6 +27,7 @@ struct View {
   std::optional<ports::KubeCounts> kube;  // nothing: the API server is not asked
   uint64_t log_left_out = 0;              // lines that were said already
   double driver_busy_seconds = 0;         // how long the driver has not answered
+  MonotonicTime now{};
 };
 
 [[nodiscard]] WebState make_web_state(const View& view);

@@ -76,6 +76,9 @@ TEST(AgentView, HowFullASharedGpuIsAndWhoIsOnItIsOnThePage) {
   ASSERT_EQ(state.page.gpus.size(), 1U);
   EXPECT_EQ(state.page.gpus[0].memory_used_mib, 39U * 1024);
   EXPECT_EQ(state.page.gpus[0].memory_total_mib, 40U * 1024);
+  const WebState later =
+      make_web_state({shown, &samples, {}, "1", {}, {}, 0, 0, samples.taken + kSamplesShown});
+  EXPECT_EQ(later.page.gpus[0].memory_used_mib, std::nullopt) << "that was then";
   ASSERT_EQ(state.page.slices.size(), 2U);
   EXPECT_EQ(state.page.slices[0].pod, "");
   EXPECT_EQ(state.page.slices[1].pod, "ml/train-0");

@@ -213,7 +213,7 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
   model.mig = "label mixed: failed";
   model.mig_problem = "GPU 0: <held>";
   model.gpus = {{0, "GPU-1", "NVIDIA A100", "healthy", 12, 40960, 37},
-                {1, "GPU-2", "NVIDIA A100", "XID 79", 0, 40960, std::nullopt}};
+                {1, "GPU-2", "NVIDIA A100", "XID 79", {}, 40960, {}}};
   model.slices = {{"nvidia.com/gpu", "GPU-1::0", "0", "healthy", "default/pod-0"},
                   {"nvidia.com/gpu", "MIG-1::0", "0:3", "healthy", ""},
                   {"nvidia.com/gpu", "GPU-2::0", "1", "XID 79", ""}};
@@ -230,6 +230,7 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
   has("<p class=good>ready</p>");
   has("<meter max=40960 value=12></meter>12 / 40960 MiB</span></td>");
   has("<meter max=100 value=37></meter>37 %</span></td><td class=good data-l=Health>healthy</td>");
+  has("<td class=n data-l=Memory><span>– / 40960 MiB</span></td>");
   has("<span>–</span></td><td class=bad data-l=Health>XID 79</td>");
   has("<span class=s><i class=h></i><i></i></span>1 of 2 held");
   has("<span class=s><i class=x></i></span>0 of 1 held");
@@ -244,7 +245,7 @@ TEST(Page, ShowsGpusSlicesAndPodsEscaped) {
 TEST(Page, ManySlicesAreCountedAndNotDrawn) {
   PageModel model;
   model.state = "not ready: <no> GPU";
-  model.gpus = {{7, "GPU-7", "NVIDIA A100", "healthy", 0, 0, std::nullopt}};
+  model.gpus = {{7, "GPU-7", "NVIDIA A100", "healthy", 0, 0, {}}};
   for (int i = 0; i < 65; ++i)
     model.slices.push_back({"nvidia.com/gpu", "GPU-7::" + std::to_string(i), "7", "healthy",
                             i < 3 ? "default/pod" : ""});
@@ -253,6 +254,20 @@ TEST(Page, ManySlicesAreCountedAndNotDrawn) {
   EXPECT_EQ(html.find("<i>"), std::string::npos);
   EXPECT_EQ(html.find("<meter"), std::string::npos) << "nothing is known of its memory";
   EXPECT_NE(html.find("<p class=bad>not ready: &lt;no&gt; GPU</p>"), std::string::npos);
+}
+
+// The first look in a while has the GPUs asked; what they said then is nothing to show.
+TEST(Page, LooksAgainSoonWhileNothingIsKnownOfAnyGpusUse) {
+  PageModel model;
+  const std::string often = "<meta http-equiv=refresh content=1>";
+  EXPECT_EQ(page(model).find(often), std::string::npos);
+  model.gpus = {{0, "GPU-1", "NVIDIA A100", "healthy", {}, 40960, {}},
+                {1, "GPU-2", "NVIDIA A100", "healthy", {}, 40960, {}}};
+  EXPECT_NE(page(model).find(often), std::string::npos);
+  EXPECT_NE(page(model).find("– / 40960 MiB"), std::string::npos);
+  model.gpus[1].memory_used_mib = 0;
+  EXPECT_EQ(page(model).find(often), std::string::npos);
+  EXPECT_NE(page(model).find("</meter>0 / 40960 MiB"), std::string::npos);
 }
 
 TEST(Page, CutsLongTablesAndSaysSo) {

@@ -60,9 +60,10 @@ void add_health(std::string& out, std::string_view health) {
 
 void add_memory(std::string& out, const PageGpu& gpu) {
   out += "<td class=n data-l=Memory><span>";
+  if (!gpu.memory_used_mib) return add(out, "– / {} MiB</span></td>", gpu.memory_total_mib);
   if (gpu.memory_total_mib > 0)
-    add(out, "<meter max={} value={}></meter>", gpu.memory_total_mib, gpu.memory_used_mib);
-  add(out, "{} / {} MiB</span></td>", gpu.memory_used_mib, gpu.memory_total_mib);
+    add(out, "<meter max={} value={}></meter>", gpu.memory_total_mib, *gpu.memory_used_mib);
+  add(out, "{} / {} MiB</span></td>", *gpu.memory_used_mib, gpu.memory_total_mib);
 }
 
 void add_activity(std::string& out, const PageGpu& gpu) {
@@ -198,12 +199,16 @@ std::string html_escape(std::string_view text) {
 
 std::string page(const PageModel& model) {
   std::string out;
+  const bool known = model.gpus.empty() ||
+                     std::any_of(model.gpus.begin(), model.gpus.end(), [](const PageGpu& gpu) {
+                       return gpu.memory_used_mib.has_value();
+                     });
   add(out,
       "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
       "<meta http-equiv=refresh content={}>"
       "<meta name=viewport content=\"width=device-width,initial-scale=1\"><title>gpuslice: {}"
       "</title><link rel=icon href=\"data:,\"><style>{}</style></head><body>\n<h1>gpuslice</h1>\n",
-      kRefreshSeconds, html_escape(model.state), kStyle);
+      known ? kRefreshSeconds : kRefreshSoonSeconds, html_escape(model.state), kStyle);
   add(out, "<p class={}>{}</p>\n", model.state == "ready" ? "good" : "bad",
       html_escape(model.state));
   add(out, "<p class=facts>version {} · driver {}</p>\n", html_escape(model.version),

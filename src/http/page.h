@@ -12,15 +12,17 @@ namespace gpuslice::http {
 
 // More rows than this of one table are cut, and the page says how many were left out.
 inline constexpr size_t kMaxRows = 2000;
-// The page asks to be loaded again after this many seconds.
+// The page asks to be loaded again after this many seconds; sooner while nothing is known of any
+// GPU's use: a look at the page is what has it asked for.
 inline constexpr int kRefreshSeconds = 5;
+inline constexpr int kRefreshSoonSeconds = 1;
 
 struct PageGpu {
   uint32_t index = 0;
   std::string uuid;
   std::string name;
-  std::string health;  // "healthy", or why not
-  uint64_t memory_used_mib = 0;
+  std::string health;                       // "healthy", or why not
+  std::optional<uint64_t> memory_used_mib;  // not known: nobody has looked lately
   uint64_t memory_total_mib = 0;
   std::optional<uint32_t> utilisation_percent;
 };

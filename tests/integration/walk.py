@@ -141,6 +141,7 @@ class Guide:
         self.walk.check(f"{self.pod_count // len(self.gpus)} of them on each GPU", self.spread)
         self.walk.check("nvidia-smi in a pod shows its one GPU", self.smi_in_pods)
         self.walk.check(f"nvidia-smi on the node shows {self.pod_count // len(self.gpus)} processes on each GPU", self.smi_on_node)
+        self.walk.check("the page says how full each GPU is, and until it knows, nothing", self.memory_on_the_page)
         return True
 
     def all_run(self):
@@ -152,6 +153,13 @@ class Guide:
         same("pods by GPU", dict(per_gpu), {g["uuid"]: each for g in self.gpus})
         for name, pod in self.pods_before.items():
             same(f"NVIDIA_VISIBLE_DEVICES of {name}", pod["env"].get("NVIDIA_VISIBLE_DEVICES"), pod["deviceIds"][0].split("::")[0])
+
+    def memory_on_the_page(self):
+        """What was so when somebody looked last is not said of now."""
+        if ">0 / 40960 MiB" in self.fetch("/"):
+            raise Failure("it says 0 MiB while pods hold 1 GiB each")
+        full = f">{1024 * self.pod_count // len(self.gpus)} / 40960 MiB"
+        eventually(f"the page says {full} of each GPU", lambda: self.fetch("/").count(full) == len(self.gpus), 5)
 
     def smi_in_pods(self):
         for name, pod in self.pods_before.items():
