@@ -392,6 +392,11 @@ bool visible_mig(const Call& call, uint32_t gpu, uint8_t gi, uint8_t ci) {
   return call.visible.gi(minor, gi) && call.visible.ci(minor, gi, ci);
 }
 
+void put_name(char (&out)[96], std::string_view name) {
+  std::memset(out, 0, sizeof out);
+  std::memcpy(out, name.data(), std::min(name.size(), sizeof out - 1));
+}
+
 Ret put_text(char* out, uint32_t length, std::string_view text) {
   if (out == nullptr) return Ret::kInvalidArgument;
   if (length < text.size() + 1) return Ret::kInsufficientSize;

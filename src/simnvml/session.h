@@ -149,6 +149,8 @@ int instance_call(const char* name, Handle handle, Kind kind, F&& f) noexcept {
 // Copies `text` with its NUL into a caller's buffer: INSUFFICIENT_SIZE when it does not fit (no
 // room at all is too little room), and nothing is written.
 [[nodiscard]] Ret put_text(char* out, uint32_t length, std::string_view text);
+// A profile's name in its struct: cut where it must be, filled with NULs.
+void put_name(char (&out)[96], std::string_view name);
 template <class T>
 [[nodiscard]] Ret put(T* out, T value) {
   if (out == nullptr) return Ret::kInvalidArgument;
