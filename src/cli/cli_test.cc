@@ -379,11 +379,23 @@ TEST(Smi, QueryGpu) {
                     "pcie.link.gen.current,pcie.link.width.max,persistence_mode,temperature.gpu",
                     "--format=csv,nounits", "-i", "0"}),
             "pci.bus_id, driver_version, vbios_version, serial, "
-            "ecc.errors.uncorrected.volatile.total, clocks.sm, clocks.mem, pcie.link.gen.current, "
+            "ecc.errors.uncorrected.volatile.total, clocks.current.sm, clocks.current.memory, "
+            "pcie.link.gen.current, "
             "pcie.link.width.max, persistence_mode, temperature.gpu\n"
             "00000000:07:00.0, 580.65.06, 92.00.45.00.03, 1324520000001, 0, 1410, 1215, 4, 16, "
             "Enabled, 34\n");
   EXPECT_EQ(smi_of({"--query-gpu=index", "--format=csv"}, NodeView()), "index\n");
+  // By their first names; and what a device-filter is written from.
+  NodeView view = node();
+  view.gpus = {a100_with_mig()};
+  view.gpus[0].pci_device_id = 0x20b010de;
+  view.gpus[0].pci_subsystem_id = 0x134f10de;
+  view.gpus[0].cc_major = 8;
+  EXPECT_EQ(smi_of({"--query-gpu=gpu_name,gpu_bus_id,pci.device_id,pci.sub_device_id,compute_cap",
+                    "--format=csv"},
+                   view),
+            "name, pci.bus_id, pci.device_id, pci.sub_device_id, compute_cap\n"
+            "NVIDIA A100-SXM4-40GB, 00000000:07:00.0, 0x20B010DE, 0x134F10DE, 8.0\n");
 }
 
 TEST(Smi, QueryComputeApps) {

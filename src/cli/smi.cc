@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <utility>
 
 #include "base/text.h"
 #include "cli/smi_mig.h"
@@ -33,6 +34,10 @@ std::optional<std::string> watts(const std::optional<uint32_t>& milliwatts) {
 std::optional<std::string> text(const std::string& value) {
   if (value.empty()) return std::nullopt;
   return value;
+}
+std::optional<std::string> pci_id(uint32_t id) {
+  if (id == 0) return std::nullopt;
+  return fmt::format("0x{:08X}", id);
 }
 std::optional<std::string> onoff(const std::optional<bool>& value) {
   if (!value) return std::nullopt;
@@ -70,6 +75,14 @@ constexpr auto kGpuFields = std::to_array<GpuField>({
     {"gpu_name", "", [](const NodeView&, const Gpu& g) { return text(g.name); }},
     {"gpu_bus_id", "", [](const NodeView&, const Gpu& g) { return text(g.bus_id); }},
     {"pci.bus_id", "", [](const NodeView&, const Gpu& g) { return text(g.bus_id); }},
+    {"pci.device_id", "", [](const NodeView&, const Gpu& g) { return pci_id(g.pci_device_id); }},
+    {"pci.sub_device_id", "",
+     [](const NodeView&, const Gpu& g) { return pci_id(g.pci_subsystem_id); }},
+    {"compute_cap", "",
+     [](const NodeView&, const Gpu& g) -> std::optional<std::string> {
+       if (g.cc_major == 0) return std::nullopt;
+       return fmt::format("{}.{}", g.cc_major, g.cc_minor);
+     }},
     {"serial", "", [](const NodeView&, const Gpu& g) { return text(g.serial); }},
     {"gpu_serial", "", [](const NodeView&, const Gpu& g) { return text(g.serial); }},
     {"vbios_version", "", [](const NodeView&, const Gpu& g) { return text(g.vbios); }},
@@ -86,9 +99,8 @@ constexpr auto kGpuFields = std::to_array<GpuField>({
      [](const NodeView&, const Gpu& g) { return onoff(g.persistence_mode); }},
     {"display_active", "", [](const NodeView&, const Gpu& g) { return onoff(g.display_active); }},
     {"compute_mode", "",
-     [](const NodeView&, const Gpu& g) -> std::optional<std::string> {
-       return compute_mode(g.compute_mode);
-     }},
+     [](const NodeView&,
+        const Gpu& g) -> std::optional<std::string> { return compute_mode(g.compute_mode); }},
     {"pstate", "",
      [](const NodeView&, const Gpu& g) -> std::
                                            optional<std::string> {
@@ -189,6 +201,22 @@ std::string header_of(std::string_view name, std::string_view unit, bool units) 
   return unit.empty() || !units ? std::string(name) : fmt::format("{} [{}]", name, unit);
 }
 
+// Some fields have a second name; the header has the first.
+constexpr auto kSecondNames = std::to_array<std::pair<std::string_view, std::string_view>>({
+    {"gpu_uuid", "uuid"},
+    {"gpu_name", "name"},
+    {"gpu_bus_id", "pci.bus_id"},
+    {"gpu_serial", "serial"},
+    {"clocks.gr", "clocks.current.graphics"},
+    {"clocks.sm", "clocks.current.sm"},
+    {"clocks.mem", "clocks.current.memory"},
+});
+std::string_view first_name(std::string_view name) {
+  for (const auto& [second, first] : kSecondNames)
+    if (name == second) return first;
+  return name;
+}
+
 std::string query_gpu(const SmiRequest& request, const NodeView& node) {
   std::string out;
   const auto line = [&](auto&& cell) {
@@ -198,7 +226,7 @@ std::string query_gpu(const SmiRequest& request, const NodeView& node) {
     out += join(cells, ", ") + "\n";
   };
   if (request.header)
-    line([&](const GpuField& f) { return header_of(f.name, f.unit, request.units); });
+    line([&](const GpuField& f) { return header_of(first_name(f.name), f.unit, request.units); });
   for (const Gpu& gpu : node.gpus)
     if (smi_chosen(request.gpus, gpu))
       line([&](const GpuField& f) { return with_unit(f.value(node, gpu), f.unit, request.units); });
