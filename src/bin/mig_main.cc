@@ -359,22 +359,19 @@ Result<int> change_node(const MigCommand& command, MigNode& node, const std::str
       report.layout = mig::layout_text(gpu.state.layout(), gpu.state);
     }
   if (reports.empty()) {
-    if (any_change(gpus)) {
-      Status hooks = around.start();
-      if (hooks) hooks = run_before(around, gpus);
-      Result<std::vector<mig::Report>> changed;
-      if (hooks) changed = change_all(command, node, wishes);
-      const Status finished = around.finish();
-      if (!hooks) return std::unexpected(std::move(hooks).error());
-      if (!changed) return std::unexpected(std::move(changed).error());
-      reports = std::move(*changed);
-      if (!finished) warn(finished.error().text());
-      if (!finished && std::none_of(reports.begin(), reports.end(),
-                                    [](const auto& r) { return r.error.has_value(); }))
-        return exit_code(Code::kFailed);
-    } else {
-      TRY_ASSIGN(reports, change_all(command, node, wishes));
-    }
+    // The outer two also where all is as wanted: some only keep the label that was applied.
+    Status hooks = around.start();
+    if (hooks) hooks = run_before(around, gpus);
+    Result<std::vector<mig::Report>> changed;
+    if (hooks) changed = change_all(command, node, wishes);
+    const Status finished = around.finish();
+    if (!hooks) return std::unexpected(std::move(hooks).error());
+    if (!changed) return std::unexpected(std::move(changed).error());
+    reports = std::move(*changed);
+    if (!finished) warn(finished.error().text());
+    if (!finished && std::none_of(reports.begin(), reports.end(),
+                                  [](const auto& r) { return r.error.has_value(); }))
+      return exit_code(Code::kFailed);
     if (!format) say(cli::report_text(reports));
   }
   if (format) say(cli::report_json(reports, *format));

@@ -216,6 +216,9 @@ class Verbs(unittest.TestCase):
         write()
         self.label(OK, "apply", "whole", "-k", hooks)  # no mode to change
         self.assertEqual([line.split()[0] for line in log.read_text().splitlines()], ["apply-start", "pre-apply-config", "apply-exit"])
+        write()
+        self.label(OK, "apply", "whole", "-k", hooks)  # nothing to change
+        self.assertEqual([line.split()[0] for line in log.read_text().splitlines()], ["apply-start", "apply-exit"])
         # One that fails before: nothing is changed, and apply-exit still runs.
         write(pre_apply_config="exit 3")
         before = self.layout()
