@@ -269,6 +269,12 @@ void NodeModel::heal() {
   budget_until_ = std::min(budget_until_, now() + seconds(15));
   driver_fails_ = refuse_ = pods_unknown_ = 0;
   driver_latency_ = kQuickDriver;
+  // What is asked for again may fail once more: it is tried again.
+  if (random_.chance(1, 4)) {
+    strike(Fault::kPodsUnknown);
+    pods_unknown_ = 1;
+    time_.after(seconds(20), [this] { pods_unknown_ = 0; });
+  }
   api_.heal();
   if (with_api_) {
     calm(seconds(5));  // a Node that was deleted is back
