@@ -262,6 +262,10 @@ Result<CommandLine> parse_command_line(std::span<const std::string> args) {
     line.args.assign(rest.begin(), rest.end());
     return line;
   }
+  // mig-parted takes this one before the verb.
+  if ((verb == "-d" || verb == "--debug") && !rest.empty() &&
+      std::find(kMigVerbs.begin(), kMigVerbs.end(), rest.front()) != kMigVerbs.end())
+    return parse_command_line(rest);
   if (std::find(kMigVerbs.begin(), kMigVerbs.end(), verb) != kMigVerbs.end()) {
     line.verb = CommandLine::Verb::kMig;
     line.args.assign(args.begin(), args.end());

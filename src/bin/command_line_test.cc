@@ -63,6 +63,17 @@ TEST(CommandLine, AListMayBeGivenPieceByPiece) {
   }
 }
 
+TEST(CommandLine, MigPartedsDebugStandsBeforeTheVerb) {
+  for (const char* debug : {"-d", "--debug"}) {
+    const auto line = parse({debug, "apply", "-f", "x"});
+    ASSERT_TRUE(line.has_value()) << line.error().message;
+    EXPECT_EQ(line->verb, Verb::kMig);
+    EXPECT_EQ(line->args, (std::vector<std::string>{"apply", "-f", "x"}));
+  }
+  EXPECT_EQ(error_of({"-d"}), "gpuslice: unknown verb '-d'; see gpuslice --help");
+  EXPECT_NE(error_of({"-d", "list"}), "no error");
+}
+
 TEST(CommandLine, EveryFlagOfThePeersIsAcceptedUnderEachOfItsNames) {
   for (const config::FlagRow& row : config::flag_rows()) {
     for (const std::string_view name : row.options) {
