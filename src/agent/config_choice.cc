@@ -11,11 +11,11 @@ namespace gpuslice::agent {
 Result<std::string> chosen_file(const ConfigFolderOptions& options,
                                 const Result<std::vector<std::string>>& keys,
                                 const std::string& label) {
-  auto key = keys ? choose_key(*keys, label, options.by_default)
+  auto key = keys ? choose_key(*keys, label, options.by_default, options.fallbacks)
                   : Result<std::string>(std::unexpected(keys.error()));
   if (!key)
     return fail(key.error().code, "--config-dir {}: {}", options.folder, key.error().message);
-  return options.folder + "/" + *key;
+  return *key == kEmptyConfig ? *key : options.folder + "/" + *key;
 }
 
 ConfigChoice::ConfigChoice(ConfigFolderOptions options, ports::Timers& timers, Keys keys,
@@ -48,7 +48,8 @@ void ConfigChoice::on_label(const std::optional<std::string>& label) {
 void ConfigChoice::look() {
   if (!label_known_) return;
   auto file = chosen_file(options_, keys_(), label_);
-  named_ = file             ? file->substr(options_.folder.size() + 1)
+  const bool a_key = file && *file != kEmptyConfig;
+  named_ = a_key            ? file->substr(options_.folder.size() + 1)
            : label_.empty() ? options_.by_default
                             : label_;
   if (named_.empty()) named_ = "default";

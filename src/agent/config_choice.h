@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/config_key.h"
 #include "base/result.h"
 #include "ports/timers.h"
 
@@ -21,6 +22,7 @@ struct ConfigFolderOptions {
   std::string folder;      // absolute
   std::string by_default;  // a key, "" for none
   bool by_label = false;   // the node's label counts first, and is waited for
+  Fallbacks fallbacks = kUsualFallbacks;
 };
 
 class ConfigChoice {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "agent/config_key.h"
 #include "agent/last_good.h"
 #include "base/text.h"
 #include "config/device_plugin.h"
@@ -30,7 +31,8 @@ bool ConfigKeeper::look() {
     if (in_force_ || candidate_) return false;
     return consider({"", "the command line", false});
   }
-  auto text = files_.read(source_.path, config::kMaxFileBytes);
+  auto text = source_.path == kEmptyConfig ? Result<std::string>("")
+                                           : files_.read(source_.path, config::kMaxFileBytes);
   look_again_ = !text && text.error().code == Code::kFailed;
   if (text) {
     if (seen_ == *text) return false;

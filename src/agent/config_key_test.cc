@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "agent/config_choice.h"
 #include "agent/config_keeper.h"
 #include "agent/memory_files_for_test.h"
 
@@ -52,6 +53,25 @@ TEST(ChooseKey, AsConfigManager) {
     EXPECT_NE(chosen.error().message.find(one.message), std::string::npos)
         << one.what << ": " << chosen.error().message;
   }
+}
+
+TEST(ChooseKey, FallbacksThatAreSaid) {
+  const auto chosen = [](const char* said, const std::vector<std::string>& keys) {
+    const auto fallbacks = parse_fallbacks(said);
+    const auto key = choose_key(keys, "", "", fallbacks.value());
+    return key ? *key : std::string("none");
+  };
+  EXPECT_EQ(chosen("", {"a"}), "a");
+  EXPECT_EQ(chosen("named", {"a"}), "none");
+  EXPECT_EQ(chosen("single", {"a", "default"}), "none");
+  EXPECT_EQ(chosen("named, single,empty", {"a", "b"}), "/dev/null");
+  EXPECT_EQ(chosen("empty,named", {"a", "default"}), "/dev/null");
+  EXPECT_EQ(parse_fallbacks("nmaed").error().code, Code::kUsage);
+  // An empty configuration is none of the folder's keys.
+  EXPECT_EQ(
+      chosen_file({"/cm", "", false, {Fallback::kEmpty}}, std::vector<std::string>{"a", "b"}, "")
+          .value(),
+      "/dev/null");
 }
 
 // The file that counts is said at run time.

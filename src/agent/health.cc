@@ -50,6 +50,10 @@ std::string trouble_key(const TroubleMark& mark) {
   return fmt::format("trouble {} {}", mark.gpu, word_of(mark.seen.trouble));
 }
 
+bool counts_energy(const ports::Gpu& gpu) {
+  return gpu.energy_mj && gpu.persistence_mode.value_or(false);
+}
+
 std::string until(const HealthMark& mark, std::optional<Duration> probe) {
   if (probe)
     return fmt::format("it has been clean for {} s",
@@ -82,7 +86,7 @@ void Health::start(std::string boot_id) {
   written_ = *text;
 }
 
-void Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known,
+bool Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known,
                       WallTime now) {
   std::vector<HealthMark>& marks = record_.marks;
   HealthMark mark;
@@ -97,7 +101,7 @@ void Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu
               fmt::format("{}: XID {}: ignored, as a program's own mistake or because "
                           "DP_DISABLE_HEALTHCHECKS says so",
                           name_of(mark, known), mark.xid));
-    return;
+    return false;
   }
   clean_since_.erase(mark.gpu);
   const auto probe = policy_.clean_probe(mark.xid);
@@ -112,9 +116,11 @@ void Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu
   if (there != marks.end()) {
     // What it asked for before may have been done meanwhile; if not, it asks on.
     there->asked = false;
+    const bool told = there->energy_mj.has_value();
+    there->energy_mj.reset();
     // The first reason stays, but for one that its loss or a clean probe would take away.
     const bool graver = policy_.clean_probe(there->xid) && !probe;
-    if (!there->lost && !graver) return;
+    if (!there->lost && !graver) return told;
     marks.erase(there);
   }
   // More instances than all boards have: the GPU as a whole takes their place.
@@ -127,7 +133,10 @@ void Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu
   for (const ports::Gpu& gpu : known)
     for (const ports::MigDevice& device : gpu.mig_devices)
       if (mark.is_of(gpu, device)) mark.devices.insert(device.uuid);
+  const auto gpu = std::find_if(known.begin(), known.end(),
+                                [&](const ports::Gpu& one) { return one.uuid == mark.gpu; });
   marks.push_back(std::move(mark));
+  return gpu != known.end() && counts_energy(*gpu);
 }
 
 void Health::on_inventory(const HealthLook& look) {
@@ -165,17 +174,32 @@ void Health::look_at_marks(const HealthLook& look) {
   // A mark that came after the loss stays: the GPU that came back has failed again.
   forget_all([](const HealthMark& mark) { return mark.back; }, "the GPU was lost and came back");
   forget_all([](const HealthMark& mark) { return mark.misses >= kMostMisses; }, "it is gone");
+  look_for_resets(look);
+}
+
+// By others than us.
+void Health::look_for_resets(const HealthLook& look) {
   for (const ports::Gpu& gpu : look.gpus) {
-    if (look.silent.contains(gpu.uuid) || !gpu.recovery_action) continue;
+    if (look.silent.contains(gpu.uuid)) continue;
     const auto of_it = [&](const HealthMark& mark) { return mark.gpu == gpu.uuid; };
-    const bool asked =
-        std::any_of(record_.marks.begin(), record_.marks.end(),
-                    [&](const HealthMark& mark) { return of_it(mark) && mark.asked; });
-    // Somebody else has reset it: nothing but a reset ends this request of the driver.
-    if (asked && *gpu.recovery_action == 0)
+    const auto any = [&](auto matches) {
+      return std::any_of(record_.marks.begin(), record_.marks.end(),
+                         [&](const HealthMark& mark) { return of_it(mark) && matches(mark); });
+    };
+    // Nothing but a reset ends this request of the driver.
+    if (gpu.recovery_action == 0U && any([](const HealthMark& mark) { return mark.asked; }))
       forget_all(of_it, "the GPU had asked for a reset, and asks no more: it was reset");
-    for (HealthMark& mark : record_.marks)
-      if (of_it(mark)) mark.asked = asks_for_reset(gpu);
+    if (counts_energy(gpu) && any([&](const HealthMark& mark) {
+          return mark.energy_mj && *gpu.energy_mj < std::max(*mark.energy_mj, mark.most_mj);
+        }))
+      forget_all(of_it, "the driver has initialised the GPU anew: it was reset");
+    for (HealthMark& mark : record_.marks) {
+      if (!of_it(mark)) continue;
+      if (gpu.recovery_action) mark.asked = asks_for_reset(gpu);
+      if (!counts_energy(gpu)) continue;
+      if (!mark.energy_mj) mark.energy_mj = gpu.energy_mj;
+      mark.most_mj = std::max(mark.most_mj, *gpu.energy_mj);
+    }
   }
 }
 

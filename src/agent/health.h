@@ -5,9 +5,9 @@
 // An XID that is not ignored marks the whole GPU, or the instance that it names. The mark stays
 // until the hardware itself has changed:
 //   a MIG device   when it is gone, or was destroyed by us; what is made there anew is another one;
-//   a GPU          when it was lost and came back, when we reset it, when it asked for a reset and
-//                  does not any more, when another driver took the place of the one it failed
-//                  under, after a reboot;
+//   a GPU          when it was lost and came back, when we reset it, when somebody else did (it
+//                  asked for a reset and does not any more; its counter of energy began anew), when
+//                  another driver took the place of the one it failed under, after a reboot;
 // or, for XIDs of which the policy says so, until a clean probe: the GPU has answered every look
 // for so long, without a further XID and without trouble.
 //
@@ -15,9 +15,9 @@
 //
 // Both lie in a file under /run keyed by the boot id, so that no restart of the agent or of the
 // kubelet makes a dead GPU healthy. Lines of text:
-//   gpuslice-health 2 <boot id> <driver's version or ->
+//   gpuslice-health 3 <boot id> <driver's version or ->
 //   xid <GPU's UUID> <GPU instance or -> <compute instance or -> <XID> <seconds since 1970>
-//       <0 or 1: lost> <0 or 1: it asked for a reset>
+//       <0 or 1: lost> <0 or 1: it asked for a reset> <millijoules counted then, or ->
 //   trouble <GPU's UUID> <word of the trouble> <seconds since 1970> <text to the end of the line>
 //
 // T0 only; touches nothing but its file.
@@ -53,10 +53,14 @@ struct HealthMark {
   WallTime since{};
   bool lost = false;   // the GPU has not answered since
   bool asked = false;  // the GPU has asked for a reset since
+  // What the first look after it read of the GPU's counter; only of one that the driver keeps
+  // initialised: the counter of another begins anew with whoever opens it.
+  std::optional<uint64_t> energy_mj;
 
   bool back = false;              // … and now it does
   std::set<std::string> devices;  // MIG devices that it was seen to be; not in the file
   uint32_t misses = 0;            // inventories that did not show what it names
+  uint64_t most_mj = 0;           // of that counter, since the agent runs
 
   [[nodiscard]] bool is_of(const ports::Gpu& of, const ports::MigDevice& device) const {
     return gpu == of.uuid && gi && *gi == device.gi && (!ci || *ci == device.ci);
@@ -114,7 +118,8 @@ class Health {
   void set_clean_probes(std::map<uint64_t, Duration> probes) {
     policy_.set_clean_probes(std::move(probes));
   }
-  void on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known, WallTime now);
+  // True: another look at the hardware now makes certain that a reset from here on is seen.
+  bool on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known, WallTime now);
   void on_inventory(const HealthLook& look);
   // We reset this GPU.
   void on_reset(const std::string& gpu);
@@ -130,6 +135,7 @@ class Health {
 
  private:
   void look_at_marks(const HealthLook& look);
+  void look_for_resets(const HealthLook& look);
   void look_at_driver(std::string_view driver);
   void look_at_troubles(const HealthLook& look);
   void tell_of(const ports::Gpu& gpu, const TroubleMark& mark);

@@ -14,7 +14,7 @@ namespace {
 
 using std::chrono::seconds;
 
-constexpr std::string_view kHead = "gpuslice-health 2 ";
+constexpr std::string_view kHead = "gpuslice-health 3 ";
 constexpr size_t kMaxLines = 2048;
 
 constexpr auto kTroubles = std::to_array<GpuTrouble>(
@@ -53,12 +53,13 @@ int64_t seconds_of(WallTime time) {
 
 bool parse_mark(const std::vector<std::string_view>& words, HealthRecord& record) {
   HealthMark mark;
-  if (words.size() != 8 || words[1].empty() || !parse_id(words[2], mark.gi) ||
+  if (words.size() != 9 || words[1].empty() || !parse_id(words[2], mark.gi) ||
       !parse_id(words[3], mark.ci) || !parse_since(words[5], mark.since) ||
       !parse_bit(words[6], mark.lost) || !parse_bit(words[7], mark.asked))
     return false;
   const auto xid = parse_u64(words[4]);
   if (!xid) return false;
+  if (words[8] != "-" && !(mark.energy_mj = parse_u64(words[8]))) return false;
   mark.gpu = std::string(words[1]);
   mark.xid = *xid;
   record.marks.push_back(std::move(mark));
@@ -92,9 +93,9 @@ std::string format_health(const HealthRecord& record, std::string_view boot_id) 
   std::string out =
       fmt::format("{}{} {}\n", kHead, boot_id, record.driver.empty() ? "-" : record.driver);
   for (const HealthMark& mark : record.marks)
-    out += fmt::format("xid {} {} {} {} {} {} {}\n", mark.gpu, text_of_id(mark.gi),
+    out += fmt::format("xid {} {} {} {} {} {} {} {}\n", mark.gpu, text_of_id(mark.gi),
                        text_of_id(mark.ci), mark.xid, seconds_of(mark.since), mark.lost ? 1 : 0,
-                       mark.asked ? 1 : 0);
+                       mark.asked ? 1 : 0, mark.energy_mj ? std::to_string(*mark.energy_mj) : "-");
   for (const TroubleMark& mark : record.troubles)
     out += fmt::format("trouble {} {} {} {}\n", mark.gpu, word_of(mark.seen.trouble),
                        seconds_of(mark.since), mark.seen.text);

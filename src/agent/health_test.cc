@@ -158,7 +158,7 @@ TEST_F(HealthTest, AFullDiskIsTriedAgainAndACorruptFileIsTold) {
   health->write();
   start();
   EXPECT_EQ(reasons().size(), 1U);
-  files.files[kFile] = "gpuslice-health 2 b -\nxid GPU-0 - - 79\n";
+  files.files[kFile] = "gpuslice-health 3 b -\nxid GPU-0 - - 79\n";
   start();
   EXPECT_NE(said.find("line \"xid GPU-0 - - 79\" is no mark"), std::string::npos) << said;
   EXPECT_TRUE(reasons().empty());
@@ -286,6 +286,57 @@ TEST_F(HealthTest, AResetByAnotherProgramIsSeenByWhatTheGpuAskedFor) {
   look();
   EXPECT_TRUE(reasons().empty());
   EXPECT_NE(said.find("asks no more: it was reset"), std::string::npos) << said;
+}
+
+TEST_F(HealthTest, AResetByAnotherProgramIsSeenByACounterThatBeganAnew) {
+  gpus[0].energy_mj = gpus[1].energy_mj = 1000;
+  gpus[0].persistence_mode = gpus[1].persistence_mode = true;
+  look();
+  xid("GPU-0", 79);
+  xid("GPU-1", 79, 1, 1);
+  look_for(10);
+  EXPECT_EQ(reasons().size(), 2U);
+  start();  // also when the agent was away meanwhile
+  look();
+  gpus[0].energy_mj = 1001;
+  look();
+  start();
+  EXPECT_EQ(reasons().size(), 2U) << "a restart of the agent resets nothing";
+  gpus[0].energy_mj = 20;
+  look();
+  EXPECT_EQ(reasons(), (Reasons{{"MIG-b", kReason79}}));
+  EXPECT_NE(said.find("initialised the GPU anew: it was reset"), std::string::npos) << said;
+}
+
+TEST_F(HealthTest, ACounterThatBeginsAnewWithEachUserTellsOfNoReset) {
+  gpus[0].energy_mj = 1000;
+  xid("GPU-0", 79);
+  for (const std::optional<bool> persistence : {std::optional<bool>(), std::optional(false)}) {
+    gpus[0].persistence_mode = persistence;
+    gpus[0].energy_mj = *gpus[0].energy_mj + 1000;
+    look();
+    start();
+    gpus[0].energy_mj = 1;
+    look();
+    EXPECT_EQ(reasons().size(), 1U);
+  }
+}
+
+TEST_F(HealthTest, AFailureSinceTheLastLookIsNotEndedByAResetBeforeIt) {
+  gpus[0].energy_mj = 1000;
+  gpus[0].persistence_mode = true;
+  look();
+  EXPECT_TRUE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 79, {}, {}}, gpus, kNow))
+      << "a look now tells a reset before it from one that comes";
+  look();
+  gpus[0].energy_mj = 20;
+  EXPECT_TRUE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 95, {}, {}}, gpus, kNow));
+  look();
+  EXPECT_EQ(reasons().size(), 1U);
+  EXPECT_FALSE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 31, {}, {}}, gpus, kNow));
+  gpus[0].energy_mj = 10;
+  look();
+  EXPECT_TRUE(reasons().empty());
 }
 
 TEST_F(HealthTest, AFailureAfterTheResetIsNotTakenForTheOneBefore) {

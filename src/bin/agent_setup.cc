@@ -219,7 +219,10 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
     const std::string by_default = command.default_config.empty()
                                        ? variable(environment, "DEFAULT_CONFIG")
                                        : command.default_config;
-    setup.config_folder = agent::ConfigFolderOptions{absolute(command.config_dir), by_default};
+    TRY_ASSIGN(agent::Fallbacks fallbacks,
+               agent::parse_fallbacks(variable(environment, "FALLBACK_STRATEGIES")));
+    setup.config_folder = agent::ConfigFolderOptions{absolute(command.config_dir), by_default,
+                                                     false, std::move(fallbacks)};
     setup.config.follows = true;
   } else if (setup.config.path.empty()) {
     setup.config.path = said_of(setup.config.said, Flag::kConfigFile);

@@ -136,6 +136,7 @@ inline constexpr unsigned kMostPlacements = 64;
 inline constexpr unsigned kEngineShared = 0;
 
 inline constexpr unsigned kFieldRetiredPending = 31;  // pages, before Ampere
+inline constexpr unsigned kFieldEnergy = 83;          // a 64-bit word of millijoules
 inline constexpr unsigned kFieldRemapPending = 144;   // rows, since Ampere
 inline constexpr unsigned kFieldRemapFailed = 145;
 inline constexpr unsigned kFieldResetRequired = 226;

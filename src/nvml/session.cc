@@ -220,8 +220,8 @@ Result<ports::MigDevice> Session::Impl::mig_device(const std::string& gpu_object
 // while there are MIG instances.
 void Session::Impl::read_state(Device device, ports::Gpu& gpu) {
   constexpr std::array kFields = {api::kFieldRetiredPending, api::kFieldRemapPending,
-                                  api::kFieldRemapFailed, api::kFieldResetRequired,
-                                  api::kFieldRecoveryAction};
+                                  api::kFieldRemapFailed,    api::kFieldResetRequired,
+                                  api::kFieldRecoveryAction, api::kFieldEnergy};
   std::array<api::FieldValue, kFields.size()> values{};
   for (size_t i = 0; i < kFields.size(); ++i) values[i].field = kFields[i];
   if (call("nvmlDeviceGetFieldValues", device, static_cast<int>(values.size()), values.data()) ==
@@ -234,6 +234,7 @@ void Session::Impl::read_state(Device device, ports::Gpu& gpu) {
     if (told(2)) gpu.remap_failed = *told(2) != 0;
     if (told(3)) gpu.recovery_action = *told(3) != 0 ? api::kRecoverByReset : 0;
     if (const auto action = told(4)) gpu.recovery_action = action;
+    if (told(5)) gpu.energy_mj = values[5].value.wide;
   }
   unsigned long long errors = 0;
   if (call("nvmlDeviceGetTotalEccErrors", device, kEccUncorrected, kEccVolatile, &errors) ==
@@ -242,6 +243,8 @@ void Session::Impl::read_state(Device device, ports::Gpu& gpu) {
   }
   gpu.temperature_c = value("nvmlDeviceGetTemperature", device, kTemperatureGpu);
   gpu.shutdown_c = value("nvmlDeviceGetTemperatureThreshold", device, kThresholdShutdown);
+  if (const auto mode = value("nvmlDeviceGetPersistenceMode", device))
+    gpu.persistence_mode = *mode == 1;
 }
 
 void Session::Impl::read_details(Device device, const api::Memory& memory, ports::Gpu& gpu) {
@@ -267,9 +270,6 @@ void Session::Impl::read_details(Device device, const api::Memory& memory, ports
   gpu.graphics_mhz = value("nvmlDeviceGetClockInfo", device, kClockGraphics);
   gpu.sm_mhz = value("nvmlDeviceGetClockInfo", device, kClockSm);
   gpu.memory_mhz = value("nvmlDeviceGetClockInfo", device, kClockMemory);
-  if (const auto mode = value("nvmlDeviceGetPersistenceMode", device)) {
-    gpu.persistence_mode = *mode == 1;
-  }
   if (const auto active = value("nvmlDeviceGetDisplayActive", device)) {
     gpu.display_active = *active == 1;
   }

@@ -91,6 +91,8 @@ struct Gpu {
   std::optional<bool> remap_failed;   // … and there is nothing left to replace it with
   std::optional<uint32_t> recovery_action;  // NVML's enum: 0 none, see agent/health_policy.h
   std::optional<uint32_t> temperature_c, shutdown_c;  // at the latter the GPU switches itself off
+  std::optional<bool> persistence_mode;  // the driver keeps it initialised while nobody uses it
+  std::optional<uint64_t> energy_mj;     // counted since the driver initialised it
 
   // With Detail::kAll only.
   std::optional<uint64_t> memory_reserved_bytes, memory_used_bytes, memory_free_bytes;
@@ -98,7 +100,7 @@ struct Gpu {
   std::optional<uint32_t> fan_percent, performance_state;
   std::optional<uint32_t> power_mw, power_limit_mw, power_default_limit_mw;
   std::optional<uint32_t> graphics_mhz, sm_mhz, memory_mhz;
-  std::optional<bool> persistence_mode, display_active;
+  std::optional<bool> display_active;
   std::optional<uint32_t>
       compute_mode;  // NVML's enum: 0 default, 2 prohibited, 3 exclusive process
   std::optional<uint32_t> pcie_generation, pcie_width;

@@ -21,7 +21,7 @@ struct EccCounts {
 
 struct GpuLife {
   int64_t settled_ns = 0;         // energy and temperature are those of this node time
-  uint64_t energy_mj = 0;         // since the driver was loaded
+  uint64_t energy_mj = 0;         // since the driver initialised the GPU
   uint64_t energy_rest_uj = 0;    // below a millijoule
   int32_t temperature_mc = 0;     // millidegrees Celsius; 0: not settled yet
   uint32_t throttle_reasons = 0;  // NVML's bits, injected; the power cap comes on top by itself

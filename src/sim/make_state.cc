@@ -36,6 +36,9 @@ Status check(const NodeOptions& options) {
   return {};
 }
 
+// Idle, before the node is made.
+constexpr uint64_t kSecondsBefore = 3600;
+
 }  // namespace
 
 Result<State> make_state(const NodeOptions& options, int64_t start_ns) {
@@ -74,6 +77,9 @@ Result<State> make_state(const NodeOptions& options, int64_t start_ns) {
     const std::string uuid = "GPU-" + gpu::uuid_text(gpu::gpu_uuid(gpu.chip_id, gpu.pdi));
     std::memcpy(gpu.uuid, uuid.data(), std::min(uuid.size(), sizeof(gpu.uuid) - 1));
     gpu.generation = node.next_generation++;
+    // As nodes come: kept initialised by nvidia-persistenced, the driver loaded a while ago.
+    gpu.persistence_mode = 1;
+    state.life.gpus[index].energy_mj = uint64_t{board->power.idle} * kSecondsBefore;
   }
   return state;
 }

@@ -116,6 +116,7 @@ void start_anew(State& state, uint32_t index) {
   // What the driver counts since it was loaded; row remaps that were pending are done now.
   GpuLife& life = state.life.gpus[index];
   life.ecc_volatile = {};
+  life.energy_mj = life.energy_rest_uj = 0;
   life.remap_pending = 0;
   if (life.recovery_action != kRecoverByReboot) life.recovery_action = 0;
   life.last_xid = 0;
