@@ -56,7 +56,9 @@ void Hardware::fall_ill(uint32_t index, Fault fault, uint64_t dice) {
         life.remap_failed = 1;
         break;
       case Fault::kRecoveryWanted:
-        life.recovery_action = static_cast<uint8_t>(1 + dice % kMostActions);
+        // What it wants already is done first: no driver takes back that it needs a reset.
+        if (life.recovery_action == 0)
+          life.recovery_action = static_cast<uint8_t>(1 + dice % kMostActions);
         break;
       default:
         life.heat_c =
