@@ -136,15 +136,18 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   fresh.topology = std::move(inventory->topology);
   for (const ports::SilentGpu& silent : inventory->silent) {
     ++inventory_errors_;
-    const auto known = std::find_if(known_.begin(), known_.end(),
-                                    [&](const ports::Gpu& g) { return g.index == silent.index; });
+    const auto seen = std::find_if(known_.begin(), known_.end(),
+                                   [&](const ports::Gpu& g) { return g.index == silent.index; });
+    const ports::Gpu* const known = seen != known_.end() ? &*seen
+                                    : silent.gpu         ? &*silent.gpu
+                                                         : nullptr;
     const std::string key = fmt::format("gpu {}", silent.index.value);
-    log_.once(Level::kError, key,
-              fmt::format("{}; {}", silent.error.message,
-                          known == known_.end()
-                              ? "it is not offered until it answers"
-                              : "its devices are unhealthy, the other GPUs are served"));
-    if (known == known_.end()) continue;
+    log_.once(
+        Level::kError, key,
+        fmt::format("{}; {}", silent.error.message,
+                    known == nullptr ? "it is not offered until it answers"
+                                     : "its devices are unhealthy, the other GPUs are served"));
+    if (known == nullptr) continue;
     const bool moved = std::any_of(fresh.gpus.begin(), fresh.gpus.end(),
                                    [&](const ports::Gpu& g) { return g.uuid == known->uuid; });
     if (moved) continue;

@@ -64,6 +64,7 @@ struct AgentHealth : ::testing::Test {
   AgentOptions options;
   std::unique_ptr<Agent> agent;
   std::vector<ports::Gpu> gpus;
+  std::optional<ports::Gpu> known_to_others;  // of a silent GPU
 
   AgentHealth() {
     files.files["/c"] = "version: v1\n";
@@ -108,7 +109,7 @@ struct AgentHealth : ::testing::Test {
       if (found == silent.end())
         inventory.gpus.push_back(gpu);
       else
-        inventory.silent.push_back({gpu.index, found->second});
+        inventory.silent.push_back({gpu.index, found->second, known_to_others});
     }
     agent->on_inventory(std::move(inventory));
     run();
@@ -149,6 +150,17 @@ TEST_F(AgentHealth, AGpuThatWasLostBeforeTheStartIsListedToo) {
   start();
   look({{3, kLost}});
   EXPECT_EQ(shown(), "7 healthy, unhealthy: GPU-3");
+}
+
+TEST_F(AgentHealth, AGpuThatIsLostAtTheFirstLookIsListedWhereOthersKnowWhichItIs) {
+  look({{3, kLost}});
+  EXPECT_EQ(shown(), "7 healthy");
+  known_to_others = gpus[3];
+  look({{3, kLost}});
+  EXPECT_EQ(shown(), "7 healthy, unhealthy: GPU-3");
+  known_to_others.reset();
+  look({{3, kLost}});
+  EXPECT_EQ(shown(), "7 healthy, unhealthy: GPU-3") << "it is known from now on";
 }
 
 TEST_F(AgentHealth, AGpuThatHangsIsSilentAndKeepsItsMarks) {

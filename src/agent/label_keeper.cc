@@ -44,9 +44,11 @@ void LabelKeeper::look(const ports::DriverInfo& driver, const Hardware& hardware
 }
 
 void LabelKeeper::say(const Labels& labels, const std::string& file) {
-  if (said_ && said_to_ == file && same_but_for_the_time(*said_, labels)) return;
   // As feature discovery: no file means the standard output.
   const bool to_file = options_.to == LabelsTo::kNfdFile && !file.empty();
+  const bool said = said_ && said_to_ == file && same_but_for_the_time(*said_, labels);
+  // A file that somebody took away, or changed, is written again.
+  if (said && !to_file) return;
   if (to_file) {
     if (const Status written = write(labels, file); !written) {
       log_.once(Level::kWarning, "labels",
@@ -55,6 +57,7 @@ void LabelKeeper::say(const Labels& labels, const std::string& file) {
       return;
     }
     log_.over("labels");
+    if (said) return;
   }
   said_ = labels;
   said_to_ = file;

@@ -85,6 +85,19 @@ TEST_F(LabelKeeperTest, ARestartLeavesTheFileUnlessSomethingChanged) {
   EXPECT_EQ(files.files.at("/features.d/gfd").find("rubbish"), std::string::npos);
 }
 
+TEST_F(LabelKeeperTest, AFileThatSomebodyTookAwayOrChangedIsWrittenAgain) {
+  LabelKeeper one = keeper(LabelsTo::kNfdFile);
+  look(one);
+  const std::string text = files.files.at("/features.d/gfd");
+  files.files.erase("/features.d/gfd");
+  look(one);
+  EXPECT_EQ(files.files.at("/features.d/gfd"), text);
+  files.files["/features.d/gfd"] += "nvidia.com/gpu.count=7\n";
+  look(one);
+  EXPECT_EQ(files.files.at("/features.d/gfd"), text);
+  EXPECT_EQ(files.writes, 3);
+}
+
 TEST_F(LabelKeeperTest, AFullDiskIsToldOnceAndTriedAgain) {
   files.full = true;
   LabelKeeper one = keeper(LabelsTo::kNfdFile);

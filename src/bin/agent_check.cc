@@ -95,8 +95,11 @@ Result<std::string> Check::configuration() {
     TRY_ASSIGN(path, choose_file(*setup_.config_folder, ""));
   }
   std::string text;
-  if (!path.empty()) {
-    TRY_ASSIGN(text, host::read_file(path, config::kMaxFileBytes));
+  if (!path.empty() && path != agent::kEmptyConfig) {
+    auto read = host::read_file(path, config::kMaxFileBytes);
+    if (!read && read.error().code == Code::kNoPermission) return read;
+    if (!read) return fail(Code::kInvalidConfig, "{}", read.error().message);
+    text = std::move(*read);
   }
   const config::DevicePluginFile file = config::read_device_plugin(text, setup_.config.compat);
   if (file.problems.has_errors()) return std::unexpected(file.problems.first_error(path));
@@ -151,8 +154,9 @@ Result<std::string> Check::folder(const std::string& path, const char* flag) {
   }
   if (::faccessat(AT_FDCWD, there.c_str(), W_OK | X_OK, AT_EACCESS) == 0)
     return there == path ? path : fmt::format("{} (to be made)", path);
-  return fail(Code::kNoPermission, "{}: {}: {}; give write access there, or name another with {}",
-              path, there, std::strerror(errno), flag);
+  const int error = errno;
+  return fail(Code::kNoPermission, "{}{}: {}; give write access there, or name another with {}",
+              path, there == path ? "" : ": " + there, std::strerror(error), flag);
 }
 
 void Check::kubelet() {
@@ -221,8 +225,7 @@ void Check::driver() {
      fmt::format("{}, {} GPUs", version->version, node.gpus().size() + node.silent().size()));
   for (const MigNode::Silent& silent : node.silent())
     bad("GPU", {silent.error.code,
-                fmt::format("GPU {}: {}; it is not offered until it answers", silent.index,
-                            silent.error.message),
+                fmt::format("{}; it is not given out until it answers", silent.error.message),
                 {}});
   if (node.gpus().empty() && node.silent().empty())
     bad("GPU", {Code::kUnavailable, "the driver shows no GPU; see dmesg", {}});

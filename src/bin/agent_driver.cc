@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "nvml/kernel_gpus.h"
 
 namespace gpuslice::bin {
 namespace {
@@ -24,6 +25,7 @@ void post(host::EventLoop& loop, std::function<void()> work) {
 WorkerDriver::WorkerDriver(std::string root, host::EventLoop& loop, ports::DriverEvents& events)
     : loop_(loop),
       events_(events),
+      root_(root),
       change_session_(root),
       session_(root),
       readers_(root),
@@ -59,7 +61,8 @@ void WorkerDriver::look() {
            Error{Code::kTimeout,
                  fmt::format("GPU {}: a change of its MIG layout hangs: {} does not return",
                              under_change->index.value, hanging->call),
-                 {}}});
+                 {}},
+           {}});
       inventory->gpus.erase(under_change);
       std::sort(inventory->silent.begin(), inventory->silent.end(),
                 [](const auto& a, const auto& b) { return a.index < b.index; });
@@ -115,9 +118,10 @@ Result<ports::Inventory> WorkerDriver::read_inventory() {
     if (gpus[i])
       inventory.gpus.push_back(std::move(*gpus[i]));
     else
-      inventory.silent.push_back({GpuIndex{i}, std::move(gpus[i]).error()});
+      inventory.silent.push_back({GpuIndex{i}, std::move(gpus[i]).error(), {}});
   }
   session_.close();
+  if (!inventory.silent.empty()) nvml::name_silent(nvml::kernel_gpus(root_), inventory);
   if (topology_of_ == key_of(inventory)) inventory.topology = topology_;
   return inventory;
 }

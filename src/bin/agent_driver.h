@@ -72,6 +72,7 @@ class WorkerDriver final : public ports::Driver {
   ports::DriverEvents& events_;
   bool asked_ = false;
   bool sampling_ = false;
+  std::string root_;
   nvml::CallWatch change_watch_;
   DriverTurns turns_{change_watch_};
   nvml::Session change_session_;  // the changer's

@@ -73,7 +73,7 @@ http::Response AgentWeb::metrics_text(const WebState& state) const {
                       {{{}, static_cast<double>(server_->requests())}},
                       {}});
   families.push_back({"gpuslice_http_refused_connections_total",
-                      "HTTP connections beyond the limit, closed at once.",
+                      "HTTP connections closed because there were more than the limit.",
                       metrics::Type::kCounter,
                       {{{}, static_cast<double>(server_->refused_connections())}},
                       {}});

@@ -24,6 +24,7 @@
 #include "cli/smi_mig.h"
 #include "config/document.h"
 #include "host/node_host.h"
+#include "nvml/kernel_gpus.h"
 #include "nvml/session.h"
 
 namespace gpuslice::bin {
@@ -78,20 +79,28 @@ int print(const std::string& text) {
   return 0;
 }
 
-// GPUs that do not answer now, as a running agent has seen them before: it lists them.
+// GPUs that do not answer now, as an agent has seen them before or the kernel knows them: an agent
+// lists them.
 void add_silent(const cli::NodeView& node, const AgentSetup& setup, host::NodeFiles& files,
                 agent::Hardware& hardware) {
-  const auto text = files.read(setup.places.gpus(), 1024 * 1024);
-  if (node.silent.empty() || !text) return;
-  const auto known = agent::parse_gpu_memo(*text, files.boot_id().value_or(""));
-  if (!known) return;
+  if (node.silent.empty()) return;
+  ports::Inventory seen;
+  seen.gpus = hardware.gpus;
   for (const cli::SilentGpu& silent : node.silent)
-    for (const ports::Gpu& gpu : *known) {
-      if (gpu.index.value != silent.index) continue;
-      hardware.gpus.push_back(gpu);
-      std::string& why = hardware.unhealthy[gpu.uuid];
-      why = why.empty() ? silent.error.message : fmt::format("{}; {}", silent.error.message, why);
-    }
+    seen.silent.push_back({GpuIndex{silent.index}, silent.error, {}});
+  nvml::name_silent(nvml::kernel_gpus(setup.root), seen);
+  std::vector<ports::Gpu> memo;
+  if (const auto text = files.read(setup.places.gpus(), 1024 * 1024))
+    if (auto known = agent::parse_gpu_memo(*text, files.boot_id().value_or("")))
+      memo = std::move(*known);
+  for (const ports::SilentGpu& silent : seen.silent) {
+    const auto known = std::find_if(
+        memo.begin(), memo.end(), [&](const ports::Gpu& gpu) { return gpu.index == silent.index; });
+    if (known == memo.end() && !silent.gpu) continue;
+    hardware.gpus.push_back(known == memo.end() ? *silent.gpu : *known);
+    std::string& why = hardware.unhealthy[hardware.gpus.back().uuid];
+    why = why.empty() ? silent.error.message : fmt::format("{}; {}", silent.error.message, why);
+  }
   std::sort(hardware.gpus.begin(), hardware.gpus.end(),
             [](const ports::Gpu& a, const ports::Gpu& b) { return a.index < b.index; });
 }

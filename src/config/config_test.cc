@@ -212,9 +212,11 @@ TEST(Effective, ABadValueNamesWhereItCameFrom) {
   said.environment["MIG_STRATEGY"] = "mxed";
   EXPECT_EQ(check_said(said).error().message,
             "MIG_STRATEGY must be none, single or mixed, not \"mxed\"; did you mean mixed?");
+  EXPECT_EQ(check_said(said).error().code, Code::kInvalidConfig);
   said.options[Flag::kMigStrategy] = "singel";
   EXPECT_EQ(check_said(said).error().message,
             "--mig-strategy must be none, single or mixed, not \"singel\"; did you mean single?");
+  EXPECT_EQ(check_said(said).error().code, Code::kUsage);
   Said imex;
   imex.options[Flag::kImexChannelIds] = "3";
   EXPECT_EQ(check_said(imex).error().message, "--imex-channel-ids must be empty or 0, not \"3\"");

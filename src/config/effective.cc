@@ -9,10 +9,15 @@
 namespace gpuslice::config {
 namespace {
 
+// The command line is not the configuration.
+Code code_of(Origin origin) {
+  return origin == Origin::kCommandLine ? Code::kUsage : Code::kInvalidConfig;
+}
+
 Result<Setting> checked(const FlagRow& row, std::string_view value, Origin origin,
                         std::string from) {
   const auto good = canonical(row, value);
-  if (!good) return fail(Code::kInvalidConfig, "{} {}", from, good.error());
+  if (!good) return fail(code_of(origin), "{} {}", from, good.error());
   return Setting{*good, origin, std::move(from)};
 }
 
@@ -40,7 +45,7 @@ Status read_imex(const Effective& effective, Imex& imex) {
     for (const std::string_view part : split(ids.value, ',')) {
       if (part.empty()) continue;
       if (part != "0" || !imex.channel_ids.empty())
-        return fail(Code::kInvalidConfig, "{} must be empty or 0, not \"{}\"", ids.from,
+        return fail(code_of(ids.origin), "{} must be empty or 0, not \"{}\"", ids.from,
                     json_escape(ids.value));
       imex.channel_ids.push_back(0);
     }

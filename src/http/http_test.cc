@@ -150,18 +150,27 @@ TEST(HttpServer, ASlowClientIsCutOffAndHoldsNobodyUp) {
   EXPECT_LT(never_reads.rest().size(), 8u << 20);
 }
 
-TEST(HttpServer, OneConnectionTooManyIsClosedAndCounted) {
+TEST(HttpServer, OneConnectionTooManyTakesThePlaceOfTheLongestIdle) {
   Limits limits;
   limits.connections = 3;
   const auto server = serve(limits);
+  const std::string expected = std::string(kOk) + "Content-Length: 3\r\n\r\nok\n";
   std::vector<std::unique_ptr<Client>> clients;
-  for (int i = 0; i < 3; ++i) {
+  const auto asks = [&](size_t i) {
+    clients[i]->send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    EXPECT_EQ(clients[i]->some(expected.size()), expected) << i;
+  };
+  for (size_t i = 0; i < 3; ++i) {
     clients.push_back(std::make_unique<Client>(server->address()));
-    clients.back()->send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
-    EXPECT_TRUE(clients.back()->some(15).starts_with("HTTP/1.1 200 OK"));
+    asks(i);
   }
-  EXPECT_EQ(Client(server->address()).rest(), "");
+  asks(0);  // the second one is the longest idle now
+  clients.push_back(std::make_unique<Client>(server->address()));
+  asks(3);
   EXPECT_EQ(server->refused_connections(), 1u);
+  EXPECT_EQ(clients[1]->rest(), "");
+  for (const size_t i : {0U, 2U, 3U}) asks(i);
+  EXPECT_EQ(server->connections(), 3u);
   clients.clear();
   for (int i = 0; i < 100; ++i) {
     const Client again(server->address());

@@ -66,8 +66,11 @@ class Connection {
  public:
   Connection(BeastServer& server, tcp::socket socket);
   void start() { read(); }
+  // What is under way ends, and done() follows.
+  void cut() { stream_.close(); }
 
   std::list<Connection>::iterator place;
+  bool cut_off = false;
 
  private:
   void read();
@@ -145,8 +148,13 @@ class BeastServer final : public Server {
 
   // For connections, on the server's thread.
   [[nodiscard]] const Limits& limits() const { return limits_; }
+  // It begins to wait for its client anew.
+  void waits(Connection& connection) {
+    if (!connection.cut_off)
+      connections_.splice(connections_.end(), connections_, connection.place);
+  }
   void forget(Connection& connection) {
-    connections_.erase(connection.place);
+    (connection.cut_off ? cut_off_ : connections_).erase(connection.place);
     open_.store(connections_.size(), std::memory_order_relaxed);
   }
   Response answer(std::string_view path) {
@@ -167,7 +175,9 @@ class BeastServer final : public Server {
       }
       if (connections_.size() >= limits_.connections) {
         refused_.fetch_add(1, std::memory_order_relaxed);
-      } else {
+        cut_off_longest();
+      }
+      if (connections_.size() < limits_.connections) {
         connections_.emplace_back(*this, std::move(socket));
         Connection& connection = connections_.back();
         connection.place = std::prev(connections_.end());
@@ -178,12 +188,22 @@ class BeastServer final : public Server {
     });
   }
 
+  // Whoever holds all places for as long as they are given does not keep the kubelet's probes out.
+  void cut_off_longest() {
+    if (cut_off_.size() >= limits_.connections) return;
+    Connection& longest = connections_.front();
+    longest.cut_off = true;
+    cut_off_.splice(cut_off_.end(), connections_, longest.place);
+    longest.cut();
+  }
+
   Answer answer_;
   Limits limits_;
   asio::io_context context_{1};
   tcp::acceptor acceptor_;
   asio::steady_timer pause_;
-  std::list<Connection> connections_;
+  std::list<Connection> connections_;  // who waits longest for its client first
+  std::list<Connection> cut_off_;      // until what was under way has ended
   std::string address_;
   std::atomic<size_t> open_{0};
   std::atomic<uint64_t> refused_{0};
@@ -198,6 +218,8 @@ void Connection::read() {
   parser_.emplace();
   parser_->header_limit(static_cast<uint32_t>(server_.limits().header_bytes));
   parser_->body_limit(0);
+  if (cut_off) return done();
+  server_.waits(*this);
   stream_.expires_after(server_.limits().time);
   bhttp::async_read_header(
       stream_, buffer_, *parser_, [this](beast::error_code error, std::size_t) {
@@ -258,6 +280,8 @@ void Connection::fail_with(bhttp::status status, std::string text) {
 }
 
 void Connection::send(bool keep_alive) {
+  if (cut_off) return done();
+  server_.waits(*this);
   stream_.expires_after(server_.limits().time);
   bhttp::async_write(stream_, response_, [this, keep_alive](beast::error_code error, std::size_t) {
     if (error || !keep_alive) return done();

@@ -23,7 +23,9 @@ struct Response {
 };
 
 struct Limits {
-  size_t connections = 64;         // one more is closed at once, and counted
+  // One more takes the place of the one that has waited longest for its client, which is closed and
+  // counted.
+  size_t connections = 64;
   size_t header_bytes = 8 * 1024;  // more is answered with 431
   size_t target_bytes = 2 * 1024;  // more is answered with 414
   // A request must have come whole, and an answer must have been taken, within this time; an idle

@@ -3,6 +3,7 @@
 // What hardware the node has, for thread T0: asked for without waiting, read on the NVML worker's
 // thread.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,12 @@
 
 namespace gpuslice::ports {
 
-// A GPU that did not answer: its place in the order, and why.
+// A GPU that did not answer: its place in the order, why, and which it is where others know that
+// (index, minor, UUID, bus id and NUMA node alone).
 struct SilentGpu {
   GpuIndex index;
   Error error;
+  std::optional<Gpu> gpu = {};
 };
 
 struct Inventory {
