@@ -138,6 +138,14 @@ std::vector<Family> make_families(const View& view) {
   gpus.samples.push_back({{{"state", "healthy"}}, static_cast<double>(good)});
   gpus.samples.push_back({{{"state", "unhealthy"}}, static_cast<double>(bad)});
   out.push_back(std::move(gpus));
+  Family sick{"gpuslice_device_unhealthy",
+              "GPUs and MIG devices that are not healthy, by UUID and reason: 1.",
+              Type::kGauge,
+              {},
+              {}};
+  for (const auto& [uuid, why] : status.unhealthy)
+    sick.samples.push_back({{{"device", uuid}, {"reason", why}}, 1.0});
+  if (!sick.samples.empty()) out.push_back(std::move(sick));
   add_resource_families(view, out);
   out.push_back(one("gpuslice_config_generation", "Configurations put in force since the start.",
                     Type::kGauge, status.config_generation));

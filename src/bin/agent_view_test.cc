@@ -57,6 +57,9 @@ TEST(AgentView, WhatIsUnhealthyAndWhyIsInTheMetricsAndOnThePage) {
       value(state, "gpuslice_devices", {{"resource", "nvidia.com/gpu"}, {"state", "unhealthy"}}),
       2);
   EXPECT_EQ(value(state, "gpuslice_gpus", {{"state", "unhealthy"}}), 1);
+  EXPECT_EQ(value(state, "gpuslice_device_unhealthy",
+                  {{"device", kGpu}, {"reason", "XID 79: the GPU has fallen off the bus"}}),
+            1);
   EXPECT_EQ(value(state, "gpuslice_xid_errors_total", {{"gpu", kGpu}, {"xid", "79"}}), 1);
   ASSERT_EQ(state.page.gpus.size(), 1U);
   EXPECT_EQ(state.page.gpus[0].health, "XID 79: the GPU has fallen off the bus");

@@ -50,6 +50,8 @@ class Run:
                 eventually("", seen, LOOK)
             except Failure:
                 raise Failure(f"{where}: the reason {reason!r} of GPU {gpu} does not show; {listed}") from None
+        if self.node.metric("gpuslice_device_unhealthy", device=uuid) != ["1"] or reason not in self.node.get("/metrics"):
+            raise Failure(f"the metrics do not tell the reason {reason!r} of GPU {gpu}")
         same("gpuslice_gpus unhealthy", self.node.metric("gpuslice_gpus", state="unhealthy"), [str(8 - count)])
 
     def states(self):
