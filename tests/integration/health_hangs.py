@@ -39,11 +39,10 @@ class Hangs(Run):
         print(f"a GPU that hangs is told after {time.monotonic() - before:.1f} s")
         self.sick(2, "does not return")
         self.watching([gpu for gpu in range(8) if gpu != 2])
-        self.inject("xid", "--code", 94, gpu=7)
-        self.becomes(6, 3)
         self.inject("remap", gpu=1)
-        before = time.monotonic()
-        self.becomes(5, 8)
+        self.becomes(6, LOOK)
+        self.inject("xid", "--code", 94, gpu=7)
+        self.becomes(5, 3)
         self.becomes(6, 3 + 2 * LOOK)  # the clean probe of GPU 7 goes on as well
         threads = [pathlib.Path(f"/proc/{self.node.agent.pid}/task/{t}/comm").read_text().strip()
                    for t in os.listdir(f"/proc/{self.node.agent.pid}/task")]
