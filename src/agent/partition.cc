@@ -52,6 +52,9 @@ void Partition::on_inventory(const std::vector<ports::Gpu>& gpus,
   answering_.clear();
   for (const ports::Gpu& gpu : gpus_)
     if (!silent_.contains(gpu.uuid)) answering_ += gpu.uuid + " ";
+  // No look overtakes another question: this one is from after the last check.
+  remember_made();
+  for (auto& [uuid, made] : made_) made.looked = true;
   if (phase_ == Phase::kLooking) {
     set_withheld({});
     next_gpu();
@@ -283,7 +286,7 @@ void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
       continue;
     }
     if (one.as_wanted) {
-      made_[one.gpu.uuid];
+      made_[one.gpu.uuid].devices = one.devices;
       continue;
     }
     for (const MigTask& task : tasks_)
@@ -377,8 +380,9 @@ void Partition::ended(const mig::Report& report) {
 
 void Partition::remember_made() {
   for (const ports::Gpu& gpu : gpus_)
-    if (const auto made = made_.find(gpu.uuid); made != made_.end() && made->second.empty())
-      made->second = mig_text(gpu);
+    if (const auto made = made_.find(gpu.uuid); made != made_.end() && made->second.text.empty())
+      if (made->second.devices.empty() || made->second.devices == mig::devices_of(gpu))
+        made->second.text = mig_text(gpu);
 }
 
 void Partition::finish_pass() {
@@ -388,6 +392,9 @@ void Partition::finish_pass() {
     retry_ = kFirstMigRetry;
     if (!unfinished_.empty()) retry_later(false);
     (void)wanted_.remember_reboot("");
+    wants_inventory_ =
+        wants_inventory_ || std::any_of(made_.begin(), made_.end(),
+                                        [](const auto& m) { return m.second.text.empty(); });
     if (const auto changed = drift()) return settle(kFailed, *changed);
     // The configuration's newest file may be bad: what was made is the last good one's.
     return settle(kSuccess, wanted_.problem().empty()

@@ -201,8 +201,14 @@ class Partition {
   std::map<std::string, std::string> not_evicted_;  // … and why they cannot, as was heard last
   MonotonicTime retry_at_ = MonotonicTime::max();
   Duration retry_ = kFirstMigRetry;
-  // GPU UUID → its MIG as it was when it was as this request wants it; "" until that was looked at.
-  std::map<std::string, std::string> made_;
+  // GPU UUID → its MIG as it was when it was as this request wants it.
+  struct Made {
+    std::string text;     // "" until it was looked at
+    std::string devices;  // mig::devices_of() it, where it was found so: a look from before that
+                          // may show something else
+    bool looked = false;  // … since then
+  };
+  std::map<std::string, Made> made_;
   std::map<std::string, std::string> troubles_;
   ports::MigStatus status_;
   bool shown_ = false;

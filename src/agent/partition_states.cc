@@ -116,9 +116,12 @@ void Partition::retry_later(bool holders_only) {
 std::optional<std::string> Partition::drift() const {
   for (const ports::Gpu& gpu : gpus_) {
     const auto made = made_.find(gpu.uuid);
-    if (made == made_.end() || made->second.empty() || made->second == mig_text(gpu)) continue;
+    if (made == made_.end() || made->second.text == mig_text(gpu)) continue;
+    const Made& was = made->second;
+    if (was.text.empty() && (was.devices.empty() || !was.looked)) continue;
     return fmt::format("GPU {}: another program changed it: it was {}, and is {}; {}",
-                       gpu.index.value, made->second, mig_text(gpu), options_.how_to_ask_again);
+                       gpu.index.value, was.text.empty() ? "as the label wants it" : was.text,
+                       mig_text(gpu), options_.how_to_ask_again);
   }
   return std::nullopt;
 }

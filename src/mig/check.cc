@@ -1,9 +1,40 @@
 #include "mig/check.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
 
 namespace gpuslice::mig {
+namespace {
+
+std::string device_text(GiId gi, ProfileId profile, gpu::Placement placement, CiId ci) {
+  return fmt::format(" {}:{}@{}/{}", gi.value, profile.value, placement.start, ci.value);
+}
+
+std::string joined(bool mig, std::vector<std::string> devices) {
+  std::sort(devices.begin(), devices.end());
+  std::string out = mig ? "on" : "off";
+  for (const std::string& one : devices) out += one;
+  return out;
+}
+
+std::string devices_of(const GpuState& state) {
+  std::vector<std::string> devices;
+  for (const ports::GpuInstance& gi : state.instances)
+    for (const ports::ComputeInstance& ci : gi.cis)
+      devices.push_back(device_text(gi.id, gi.profile, gi.placement, ci.id));
+  return joined(state.mode.current, std::move(devices));
+}
+
+}  // namespace
+
+std::string devices_of(const ports::Gpu& gpu) {
+  std::vector<std::string> devices;
+  for (const ports::MigDevice& one : gpu.mig_devices)
+    devices.push_back(device_text(one.gi, one.profile_id, one.placement, one.ci));
+  return joined(gpu.mig && gpu.mig->current, std::move(devices));
+}
 
 Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, const Wish& wish) {
   Checked out;
@@ -17,6 +48,7 @@ Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, 
   // kubelet for each of its GPUs.
   if (const Decision alone = decide(*state, wish, {}); alone.plan && alone.plan->nothing_to_do()) {
     out.as_wanted = true;
+    out.devices = devices_of(*state);
     return out;
   }
   auto held = holders ? holders(*state) : Result<std::vector<Holder>>();
@@ -29,8 +61,6 @@ Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, 
     out.refused = std::move(decision.refusal->error);
     out.holders = std::move(decision.refusal->holders);
     out.going = std::move(decision.refusal->going);
-  } else {
-    out.as_wanted = decision.plan->nothing_to_do();
   }
   return out;
 }

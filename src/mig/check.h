@@ -11,10 +11,14 @@
 
 namespace gpuslice::mig {
 
+// The mode and the MIG devices of a GPU, each by ids, profile and place: to be compared.
+[[nodiscard]] std::string devices_of(const ports::Gpu& gpu);
+
 // What a look at the hardware says of a wish.
 struct Checked {
   GpuName gpu;
   bool as_wanted = false;
+  std::string devices;  // of one that is: devices_of() it
   std::optional<Error> refused;
   std::vector<Holder> holders;     // those in the way, when refused for them
   std::vector<std::string> going;  // … and the UUIDs of what would go without them

@@ -585,7 +585,7 @@ TEST_F(AgentProcess, HangupReadsTheConfigurationAgain) {
 TEST_F(AgentProcess, SaysWhatIsWrongWithHowItWasStarted) {
   configure(sharing(2));
   start({"--mig-strategy", "some"});
-  EXPECT_EQ(wait_for_exit(), 3);
+  EXPECT_EQ(wait_for_exit(), 2);
   EXPECT_TRUE(said("--mig-strategy")) << log();
   start({"--mig-stratgy", "none"});
   EXPECT_EQ(wait_for_exit(), 2);

@@ -605,6 +605,47 @@ TEST_F(PartitionTest, AnotherProgramsChangeIsToldAndNotFought) {
   expect_layouts(kHalves, kHalves);
 }
 
+// The last look is from before: what it showed was never made for this label.
+TEST_F(PartitionTest, WhatAnotherProgramMadeAsWantedJustBeforeTheCheckIsNoChangeOfItLater) {
+  agent.start();
+  agent.label("halves");
+  agent.before_answer = [this](const std::string& question) {
+    if (question != "check") return;
+    agent.before_answer = nullptr;
+    mig::Change change(node.ports(), Node::options(), node.gpu(1));
+    change.run(wish({{"1g.5gb", 7}}));
+    ASSERT_EQ(change.report().end, mig::End::kDone);
+  };
+  agent.label("small");
+  EXPECT_EQ(state(), "success");
+  agent.look();
+  agent.pass(minutes(1));
+  EXPECT_EQ(state(), "success") << reason();
+  expect_layouts(kSmall, kSmall);
+  another_program_takes_an_instance_of(1);
+  agent.look();
+  agent.pass(minutes(1));
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("GPU 1: another program changed it: it was MIG on, 1g.5gb"),
+            std::string::npos)
+      << reason();
+}
+
+// … and what somebody changes right after it is one.
+TEST_F(PartitionTest, WhatAnotherProgramChangesJustAfterTheCheckIsTold) {
+  agent.start();
+  agent.label("halves");
+  agent.looks = false;
+  agent.label("halves");
+  EXPECT_EQ(state(), "success");
+  another_program_takes_an_instance_of(1);
+  agent.looks = true;
+  agent.look();
+  agent.pass(minutes(1));
+  EXPECT_EQ(state(), "failed");
+  EXPECT_NE(reason().find("GPU 1: another program changed it"), std::string::npos) << reason();
+}
+
 // --- wishes that mean nothing
 
 TEST_F(PartitionTest, ALabelThatIsNotThereFailsWithTheNearest) {
