@@ -141,6 +141,7 @@ bool MigWanted::read_label() {
 bool MigWanted::set_label(const std::optional<std::string>& label) {
   std::string now = label.value_or("");
   const bool news = !std::exchange(known_, true);
+  heard_ = true;
   if (now == label_ && !news) return false;
   label_ = std::move(now);
   name_request();

@@ -29,7 +29,11 @@ struct MigSource {
 class MigWanted {
  public:
   MigWanted(MigSource source, ports::HostFiles& files, Log& log)
-      : source_(std::move(source)), files_(files), log_(log), known_(!source_.label_from_api) {}
+      : source_(std::move(source)),
+        files_(files),
+        log_(log),
+        known_(!source_.label_from_api),
+        heard_(known_) {}
 
   // Reads what the last life of the agent wanted, and the files.
   void start();
@@ -40,6 +44,9 @@ class MigWanted {
   bool set_label(const std::optional<std::string>& label);
   // False before the API server's first word, where no earlier life heard one.
   [[nodiscard]] bool known() const { return known_; }
+  // False: what is wanted is what the API server said in an earlier life, and it may have taken
+  // that back since.
+  [[nodiscard]] bool heard() const { return heard_; }
 
   // "" when nothing is wanted.
   [[nodiscard]] const std::string& label() const { return label_; }
@@ -72,6 +79,7 @@ class MigWanted {
   std::string problem_;
   std::string label_;
   bool known_;
+  bool heard_;
   std::string request_;
   std::string rebooted_for_;
   std::string written_;

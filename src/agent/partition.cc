@@ -238,6 +238,10 @@ void Partition::note(const std::string& gpu, const Error& error) {
   errors_.push_back(error);
 }
 
+bool Partition::label_may_be_old() const {
+  return !wanted_.heard() && now() - started_ < kFirstLabelPatience;
+}
+
 bool Partition::waits_for_holders() const { return now() - request_at_ < options_.wait; }
 
 // Opt-in. Each pod is asked once for a request; the next try sees whether it went. None is asked
@@ -294,6 +298,12 @@ void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
     // Nobody is in the way any more: it stays back until it goes, or somebody takes it meanwhile.
     if (const auto before = kept_back_.find(one.gpu.uuid); before != kept_back_.end())
       kept_back.insert(*before);
+  }
+  if (!stops && (!todo.empty() || !errors_.empty()) && label_may_be_old()) {
+    tasks_.clear();
+    passing_ = false;
+    retry_at_ = started_ + kFirstLabelPatience;
+    return show(kPending, "the API server has not said yet whether it still wants it");
   }
   kept_back_ = std::move(kept_back);
   tasks_ = std::move(todo);

@@ -42,6 +42,9 @@ inline constexpr Duration kLongestMigRetry = std::chrono::minutes(5);
 inline constexpr Duration kHoldersRetry = std::chrono::seconds(5);
 // Nothing is pending for longer without saying so.
 inline constexpr Duration kPendingDeadline = std::chrono::minutes(5);
+// A start changes nothing for a label that the API server named before it, until the API server has
+// spoken or is not there for so long.
+inline constexpr Duration kFirstLabelPatience = std::chrono::seconds(10);
 // How long a first pass may keep everything else from being offered.
 inline constexpr Duration kSettlePatience = std::chrono::seconds(60);
 // How long a start may take before a state is shown. A label that changes later is pending at once.
@@ -151,6 +154,7 @@ class Partition {
   [[nodiscard]] bool waits_for_holders() const;
   void evict(const std::vector<mig::Holder>& holders);
   void ended(const mig::Report& report);
+  [[nodiscard]] bool label_may_be_old() const;
   void remember_made();
   void finish_pass();
   void fail_pass(const Error& error);

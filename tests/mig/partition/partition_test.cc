@@ -132,19 +132,58 @@ TEST_F(PartitionTest, NothingIsOfferedBeforeTheFirstPassWithinPatience) {
   EXPECT_EQ(state(), "success");
 }
 
-TEST_F(PartitionTest, AfterAStartTheLabelOfBeforeCountsUntilTheApiServerSpeaks) {
-  agent.start();
+class AfterAReboot : public PartitionTest {
+ protected:
+  AfterAReboot() {
+    agent.start();
+    agent.label("halves");
+    EXPECT_EQ(state(), "success");
+    const auto done = node.world->write([](sim::State& s) {
+      sim::reboot(s);
+      return true;
+    });
+    EXPECT_TRUE(done.value_or(false));
+    node.files.boot = "boot-1";
+    agent.asked.clear();
+    agent.start();
+  }
+  static constexpr const char* kNone = "MIG on, no instances";
+};
+
+TEST_F(AfterAReboot, TheLabelOfBeforeIsMadeWhereTheApiServerDoesNotSpeak) {
+  agent.pass(agent::kFirstLabelPatience - seconds(1));
+  expect_layouts(kNone, kNone);
+  EXPECT_FALSE(agent.partition().may_offer());
+  EXPECT_EQ(state(), "pending");
+  agent.pass(seconds(1));
+  EXPECT_EQ(state(), "success");
+  EXPECT_TRUE(agent.partition().may_offer());
+  expect_layouts(kHalves, kHalves);
+}
+
+TEST_F(AfterAReboot, TheLabelOfBeforeIsMadeAtOnceWhereTheApiServerSaysItAgain) {
+  expect_layouts(kNone, kNone);
   agent.label("halves");
-  ASSERT_EQ(state(), "success");
-  const auto done = node.world->write([](sim::State& s) {
-    sim::reboot(s);
-    return true;
-  });
-  ASSERT_TRUE(done.value_or(false));
-  node.files.boot = "boot-1";
-  agent.start();
   EXPECT_EQ(state(), "success");
   expect_layouts(kHalves, kHalves);
+}
+
+TEST_F(AfterAReboot, NothingIsMadeForALabelThatWasTakenBackMeanwhile) {
+  agent.label(std::nullopt);
+  agent.pass(minutes(1));
+  expect_layouts(kNone, kNone);
+  EXPECT_TRUE(agent.partition().may_offer());
+  EXPECT_EQ(state(), "");
+  EXPECT_EQ(std::count(agent.asked.begin(), agent.asked.end(), "execute"), 0);
+}
+
+// What is as it was wanted is served, whoever does not speak.
+TEST_F(PartitionTest, AStartWithoutTheApiServerServesWhatIsThere) {
+  agent.start();
+  agent.label("halves");
+  agent.start();
+  EXPECT_EQ(state(), "success");
+  EXPECT_TRUE(agent.partition().may_offer());
 }
 
 // --- a wish that changes meanwhile
@@ -792,6 +831,7 @@ TEST_F(RebootTest, ItIsRebootedOnceAndThenItIsThere) {
   agent.pass(minutes(1));
   EXPECT_EQ(agent.reboots, 1);
   boot();
+  agent.label("halves");  // as the API server says it again
   EXPECT_EQ(state(), "success") << reason();
   expect_layouts(kHalves, kHalves);
   EXPECT_EQ(node.files.files.at("/state/mig-request").find("rebooted-for"), std::string::npos)
