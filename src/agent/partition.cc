@@ -285,8 +285,14 @@ void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
           one.refused->code == Code::kInUse || one.refused->code == Code::kGpuLost;
       if (!only_this && !stops) stops = one.refused;
       note(one.gpu.uuid, *one.refused);
-      if (one.refused->code == Code::kInUse && waits_for_holders())
-        kept_back[one.gpu.uuid] = one.going;
+      if (one.refused->code == Code::kInUse && waits_for_holders()) {
+        // Who is in the way changes while pods come and go. What was kept back for this wish stays
+        // so: nothing is offered again to be withdrawn once more.
+        std::set<std::string> back(one.going.begin(), one.going.end());
+        if (const auto before = kept_back_.find(one.gpu.uuid); before != kept_back_.end())
+          back.insert(before->second.begin(), before->second.end());
+        kept_back[one.gpu.uuid] = {back.begin(), back.end()};
+      }
       continue;
     }
     if (one.as_wanted) {
