@@ -66,7 +66,8 @@ std::optional<Error> Hardware::before(std::string_view call) {
 
 void Hardware::count_call() {
   if (in_apply_) {
-    if (apply_dies_in_ >= 0 && apply_dies_in_-- == 0) throw Died{Fault::kApplyKilled};
+    if (apply_dies_in_ < 0) return;
+    if (apply_dies_in_-- == 0) throw Died{Fault::kApplyKilled};
     return;
   }
   if (!in_change_ || dies_in_ < 0) return;
