@@ -143,15 +143,7 @@ Ret placements(Call& c, uint32_t id, PlacementAbi* out, uint32_t* count) {
   if (const Ret ret = sim::gi_placements(c.state(), c.object.gpu, ProfileId{id}, all, n);
       ret != Ret::kSuccess)
     return ret;
-  if (out != nullptr) {
-    if (*count < n) {
-      *count = n;
-      return Ret::kInsufficientSize;
-    }
-    for (uint32_t i = 0; i < n; ++i) out[i] = {all[i].start, all[i].size};
-  }
-  *count = n;
-  return Ret::kSuccess;
+  return put_placements({all, n}, out, count);
 }
 }  // namespace
 NVML_API int nvmlDeviceGetGpuInstancePossiblePlacements(Handle h, uint32_t id, PlacementAbi* out,
@@ -195,9 +187,7 @@ Ret create_gi(Call& c, uint32_t id, std::optional<sim::Placement> placement, Han
   });
   if (ret != Ret::kSuccess) return ret;
   c.snapshot = c.world.snapshot();
-  const Object object{Kind::kGi, c.object.gpu, made};
-  *out = handle_of(c.state(), object);
-  hold(c, object);
+  *out = hand_out(c, {Kind::kGi, c.object.gpu, made});
   return Ret::kSuccess;
 }
 Ret caller_may_see_instances(const Call& c) {
@@ -238,9 +228,7 @@ NVML_API int nvmlDeviceGetGpuInstances(Handle h, uint32_t id, Handle* out, uint3
     // The array holds instanceCount handles: never more are written.
     for (uint8_t gi = 0; gi < sim::kMaxGis && n < p->max_instances; ++gi)
       if (c.gpu().gis[gi].live != 0 && &sim::gi_profile(c.state(), c.object.gpu, gi) == p) {
-        const Object object{Kind::kGi, c.object.gpu, gi};
-        out[n++] = handle_of(c.state(), object);
-        hold(c, object);
+        out[n++] = hand_out(c, {Kind::kGi, c.object.gpu, gi});
       }
     *count = n;
     return Ret::kSuccess;
@@ -251,9 +239,7 @@ NVML_API int nvmlDeviceGetGpuInstanceById(Handle h, uint32_t id, Handle* out) {
     if (out == nullptr) return Ret::kInvalidArgument;
     if (const Ret ret = may_ask_instances(c); ret != Ret::kSuccess) return ret;
     if (id >= sim::kMaxGis || c.gpu().gis[id].live == 0) return Ret::kNotFound;
-    const Object object{Kind::kGi, c.object.gpu, static_cast<uint8_t>(id)};
-    *out = handle_of(c.state(), object);
-    hold(c, object);
+    *out = hand_out(c, {Kind::kGi, c.object.gpu, static_cast<uint8_t>(id)});
     return Ret::kSuccess;
   });
 }

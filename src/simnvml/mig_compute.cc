@@ -95,15 +95,7 @@ NVML_API int nvmlGpuInstanceGetComputeInstancePossiblePlacements(Handle h, uint3
                                            static_cast<uint8_t>(profile), all, n);
         ret != Ret::kSuccess)
       return ret;
-    if (out != nullptr) {
-      if (*count < n) {
-        *count = n;
-        return Ret::kInsufficientSize;
-      }
-      for (uint32_t i = 0; i < n; ++i) out[i] = {all[i].start, all[i].size};
-    }
-    *count = n;
-    return Ret::kSuccess;
+    return put_placements({all, n}, out, count);
   });
 }
 
@@ -121,9 +113,7 @@ Ret create_ci(Call& c, uint32_t profile, std::optional<sim::Placement> placement
   });
   if (ret != Ret::kSuccess) return ret;
   c.snapshot = c.world.snapshot();
-  const Object object{Kind::kCi, c.object.gpu, c.object.gi, made};
-  *out = handle_of(c.state(), object);
-  hold(c, object);
+  *out = hand_out(c, {Kind::kCi, c.object.gpu, c.object.gi, made});
   return Ret::kSuccess;
 }
 Ret ci_info(const Call& c, CiInfo* out) {
@@ -173,9 +163,7 @@ NVML_API int nvmlGpuInstanceGetComputeInstances(Handle h, uint32_t profile, Hand
     for (uint8_t ci = 0; ci < sim::kMaxCis && n < p->max_instances; ++ci) {
       const sim::Ci& one = c.gpu().gis[c.object.gi].cis[ci];
       if (one.live != 0 && one.profile == profile) {
-        const Object object{Kind::kCi, c.object.gpu, c.object.gi, ci};
-        out[n++] = handle_of(c.state(), object);
-        hold(c, object);
+        out[n++] = hand_out(c, {Kind::kCi, c.object.gpu, c.object.gi, ci});
       }
     }
     *count = n;
@@ -186,9 +174,7 @@ NVML_API int nvmlGpuInstanceGetComputeInstanceById(Handle h, uint32_t id, Handle
   return instance_call(__func__, h, Kind::kGi, [&](Call& c) {
     if (out == nullptr) return Ret::kInvalidArgument;
     if (id >= sim::kMaxCis || c.gpu().gis[c.object.gi].cis[id].live == 0) return Ret::kNotFound;
-    const Object object{Kind::kCi, c.object.gpu, c.object.gi, static_cast<uint8_t>(id)};
-    *out = handle_of(c.state(), object);
-    hold(c, object);
+    *out = hand_out(c, {Kind::kCi, c.object.gpu, c.object.gi, static_cast<uint8_t>(id)});
     return Ret::kSuccess;
   });
 }

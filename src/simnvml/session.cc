@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdio>
@@ -353,6 +354,11 @@ void hold(const Call& call, const Object& object) {
   });
 }
 
+Handle hand_out(const Call& call, const Object& object) {
+  hold(call, object);
+  return handle_of(call.state(), object);
+}
+
 Handle handle_of(const sim::State& state, const Object& object) {
   const uint64_t generation = generation_of(state, object) % kGenerations;
   return std::bit_cast<Handle>(kMark << (64 - kMarkBits) | generation << kObjectBits |
@@ -390,6 +396,16 @@ uint32_t visible_gpus(const Call& call, uint32_t (&out)[sim::kMaxGpus]) {
 bool visible_mig(const Call& call, uint32_t gpu, uint8_t gi, uint8_t ci) {
   const uint32_t minor = call.state().gpus[gpu].minor;
   return call.visible.gi(minor, gi) && call.visible.ci(minor, gi, ci);
+}
+
+Ret put_placements(std::span<const sim::Placement> all, PlacementAbi* out, uint32_t* count) {
+  const auto n = static_cast<uint32_t>(all.size());
+  const bool fits = out == nullptr || *count >= n;
+  if (out != nullptr && fits)
+    std::transform(all.begin(), all.end(), out,
+                   [](const sim::Placement& one) { return PlacementAbi{one.start, one.size}; });
+  *count = n;
+  return fits ? Ret::kSuccess : Ret::kInsufficientSize;
 }
 
 void put_name(char (&out)[96], std::string_view name) {

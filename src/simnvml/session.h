@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "gpu/board.h"
@@ -76,6 +77,8 @@ void unlock_event_sets();
 // Remembers in the world that this process has an open handle on an instance (of kGi or kCi): on a
 // strict node that stands in the way of others who would destroy it. No cost elsewhere.
 void hold(const Call& call, const Object& object);
+// The handle of an instance, which this process holds from now on.
+[[nodiscard]] Handle hand_out(const Call& call, const Object& object);
 
 // The open session, or UNINITIALIZED. `name` is the call's, for faults; null where they strike
 // later, so that one call is never counted twice.
@@ -151,6 +154,9 @@ int instance_call(const char* name, Handle handle, Kind kind, F&& f) noexcept {
 [[nodiscard]] Ret put_text(char* out, uint32_t length, std::string_view text);
 // A profile's name in its struct: cut where it must be, filled with NULs.
 void put_name(char (&out)[96], std::string_view name);
+// Their number always; INSUFFICIENT_SIZE where an array is given and has not room for all of them.
+[[nodiscard]] Ret put_placements(std::span<const sim::Placement> all, PlacementAbi* out,
+                                 uint32_t* count);
 template <class T>
 [[nodiscard]] Ret put(T* out, T value) {
   if (out == nullptr) return Ret::kInvalidArgument;
