@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -22,6 +21,7 @@
 #include "bin/mig_node.h"
 #include "config/document.h"
 #include "host/files.h"
+#include "host/processes.h"
 #include "http/server.h"
 #include "kubelet/node_kubelet.h"
 #include "kubelet/socket_path.h"
@@ -32,7 +32,6 @@ namespace {
 
 // How long the driver may take for one call.
 constexpr Duration kDriverPatience = std::chrono::seconds(10);
-constexpr int kCapSysAdmin = 21;
 
 class Check {
  public:
@@ -132,13 +131,7 @@ Result<std::string> Check::mig_configuration() {
 
 Result<std::string> Check::mig_rights() const {
   if (!setup_.changes_mig) return std::string("not changed: the role mig is off");
-  std::optional<uint64_t> effective;
-  if (const auto status = host::read_file("/proc/self/status", 64 * 1024))
-    for (const std::string_view line : split(*status, '\n'))
-      if (line.starts_with("CapEff:"))
-        effective = std::strtoull(std::string(line.substr(7)).c_str(), nullptr, 16);
-  if (effective && ((*effective >> kCapSysAdmin) & 1) != 0)
-    return std::string("may be changed (CAP_SYS_ADMIN)");
+  if (host::has_sys_admin()) return std::string("may be changed (CAP_SYS_ADMIN)");
   return fail(Code::kNoPermission,
               "the driver changes MIG for root alone (CAP_SYS_ADMIN); run the agent as root, or "
               "without the role mig");

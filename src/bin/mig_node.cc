@@ -5,15 +5,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
-#include <string_view>
 
 #include "agent/device_nodes.h"
-#include "base/text.h"
 #include "gpu/mig_minors.h"
 #include "host/files.h"
+#include "host/processes.h"
 
 namespace gpuslice::bin {
 namespace {
@@ -24,22 +22,6 @@ Error and_now(Error error) {
       "; nothing is changed while it may give out what goes: see gpuslice agent status and its "
       "log, or say --without-agent";
   return error;
-}
-
-// CAP_SYS_ADMIN, which is to the driver what root is.
-bool may_administer() {
-  constexpr uint64_t kSysAdmin = uint64_t{1} << 21;
-  constexpr std::string_view kLine = "CapEff:";
-  const auto text = host::read_file("/proc/self/status", 64 * 1024);
-  if (!text) return false;
-  for (const std::string_view line : split(*text, '\n')) {
-    if (!line.starts_with(kLine)) continue;
-    const std::string_view mask = trim(line.substr(kLine.size()));
-    uint64_t value = 0;
-    std::from_chars(mask.data(), mask.data() + mask.size(), value, 16);
-    return (value & kSysAdmin) != 0;
-  }
-  return false;
 }
 
 }  // namespace
@@ -127,7 +109,7 @@ Result<AgentLink::Lease> MigNode::withdraw(
 }
 
 Status MigNode::may_change() const {
-  if (::geteuid() == 0 || may_administer()) return {};
+  if (::geteuid() == 0 || host::has_sys_admin()) return {};
   const std::string root = places_.root == "/" ? "" : places_.root;
   const auto text =
       host::read_file(root + std::string(agent::kMigMinorsFile), gpu::kMaxMigMinorsBytes);

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <charconv>
 #include <vector>
 
 #include "base/text.h"
@@ -79,6 +80,21 @@ std::optional<uint64_t> process_start_ticks(pid_t pid) {
   const std::vector<std::string_view> fields =
       split(std::string_view(*text).substr(close + 1), ' ');
   return fields.size() > kStartTime ? parse_u64(fields[kStartTime]) : std::nullopt;
+}
+
+bool has_sys_admin() {
+  constexpr uint64_t kSysAdmin = uint64_t{1} << 21;
+  constexpr std::string_view kLine = "CapEff:";
+  const auto text = read_file("/proc/self/status", 64 * 1024);
+  if (!text) return false;
+  for (const std::string_view line : split(*text, '\n')) {
+    if (!line.starts_with(kLine)) continue;
+    const std::string_view mask = trim(line.substr(kLine.size()));
+    uint64_t value = 0;
+    std::from_chars(mask.data(), mask.data() + mask.size(), value, 16);
+    return (value & kSysAdmin) != 0;
+  }
+  return false;
 }
 
 }  // namespace gpuslice::host

@@ -30,4 +30,8 @@ struct PodOfProcess {
 // Clock ticks after boot at which it started: a PID given again has another.
 [[nodiscard]] std::optional<uint64_t> process_start_ticks(pid_t pid);
 
+// CAP_SYS_ADMIN in force in this process: what makes it root to NVIDIA's driver. False where /proc
+// does not say.
+[[nodiscard]] bool has_sys_admin();
+
 }  // namespace gpuslice::host
