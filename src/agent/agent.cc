@@ -341,17 +341,7 @@ MonotonicTime Agent::step_registrations(MonotonicTime now) {
   return next;
 }
 
-bool Agent::releases_awaited() const {
-  // A resource that shows ids beyond what the configuration asks for waits for pods to end.
-  if (!config_.in_force() || desk_.ledger_size() == 0) return false;
-  const auto wanted = make_device_table(hardware_, *config_.in_force(), {}, Oversize::kCut);
-  if (!wanted) return false;
-  for (const auto& [name, table] : tables_.resources) {
-    const auto it = wanted->resources.find(name);
-    if (it == wanted->resources.end() || *it->second->list != *table->list) return true;
-  }
-  return false;
-}
+bool Agent::releases_awaited() const { return tables_.awaits_releases && desk_.ledger_size() > 0; }
 
 MonotonicTime Agent::ask_what_is_due(MonotonicTime now) {
   MonotonicTime next = MonotonicTime::max();

@@ -210,6 +210,7 @@ void warn_of_unmatched(const Effective& config, const std::vector<BaseDevice>& b
 struct Wish {
   size_t base = 0;
   uint32_t replicas = 1;  // 1: unshared
+  uint32_t unheld = 1;    // … if no pod held anything
 };
 
 struct Building {
@@ -311,7 +312,8 @@ Closeness closeness_of(const ResourceTable& table, const ports::Topology& topolo
 
 std::shared_ptr<const ResourceTable> finish(const std::string& name, Building building,
                                             bool fail_greater, const HeldIds& held,
-                                            const ports::Topology& topology) {
+                                            const ports::Topology& topology,
+                                            bool& awaits_releases) {
   auto table = std::make_shared<ResourceTable>();
   table->name = name;
   table->fail_requests_greater_than_one = fail_greater;
@@ -324,7 +326,11 @@ std::shared_ptr<const ResourceTable> finish(const std::string& name, Building bu
   size_t count = 0;
   for (const Wish& wish : building.wishes) {
     const std::string& uuid = table->bases[wish.base].uuid;
-    Group group{wish.base, ids_of(uuid, wish.replicas, held_of(uuid, name, held))};
+    const HeldHere holds = held_of(uuid, name, held);
+    Group group{wish.base, ids_of(uuid, wish.replicas, holds)};
+    const bool any =
+        wish.unheld != wish.replicas || !holds.here.empty() || !holds.elsewhere.empty();
+    if (any && group.ids != ids_of(uuid, wish.unheld, {})) awaits_releases = true;
     table->ids.add(wish.base, uuid, group.ids);
     count += group.ids.size();
     if (!group.ids.empty()) groups.push_back(std::move(group));
@@ -404,9 +410,9 @@ std::map<std::string, Building> wished_of(const Hardware& hardware, const Effect
     const SharedResource* entry = sharing_of(config, base, seen[base.resource]++);
     Building& building = by_name[entry ? entry->offered_name() : base.resource];
     building.bases.push_back(base);
-    const bool withheld = is_withheld(base) || other_face_held(base);
-    const uint32_t replicas = entry ? entry->replicas : 1;
-    building.wishes.push_back({building.bases.size() - 1, withheld ? 0 : replicas});
+    const uint32_t unheld = is_withheld(base) ? 0 : entry ? entry->replicas : 1;
+    building.wishes.push_back(
+        {building.bases.size() - 1, other_face_held(base) ? 0 : unheld, unheld});
   }
   // Held ids of a resource that is offered no more, or of a device that moved to another one, stay
   // where they are.
@@ -421,7 +427,7 @@ std::map<std::string, Building> wished_of(const Hardware& hardware, const Effect
                                      [&](const BaseDevice& b) { return b.uuid == base.uuid; });
       if (!any || known) continue;
       building.bases.push_back(base);
-      building.wishes.push_back({building.bases.size() - 1, 0});
+      building.wishes.push_back({building.bases.size() - 1, 0, 0});
     }
   }
   for (auto& [name, building] : by_name)
@@ -442,10 +448,13 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
     if (const auto over = excess(name, building)) {
       if (oversize == Oversize::kRefuse) return fail(Code::kInvalidConfig, "{}", over->text);
       table.warnings.push_back(over->text + ": these are offered");
-      for (Wish& wish : building.wishes) wish.replicas = std::min(wish.replicas, over->most);
+      for (Wish& wish : building.wishes) {
+        wish.replicas = std::min(wish.replicas, over->most);
+        wish.unheld = std::min(wish.unheld, over->most);
+      }
     }
-    table.resources[name] =
-        finish(name, std::move(building), fail_greater, held, hardware.topology);
+    table.resources[name] = finish(name, std::move(building), fail_greater, held, hardware.topology,
+                                   table.awaits_releases);
   }
   return table;
 }

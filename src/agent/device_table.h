@@ -67,6 +67,7 @@ struct DeviceTable {
   std::map<std::string, std::shared_ptr<const ResourceTable>> resources;
   std::vector<std::string> warnings;  // what of the configuration matches nothing here
   std::string kind;                   // that strategy single offers: a profile, or "whole"
+  bool awaits_releases = false;       // it would be another one if no pod held anything
 };
 
 // What there is on the node, and what of it answers.
