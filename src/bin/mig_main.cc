@@ -3,14 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <iterator>
 #include <memory>
 
 #include "bin/hooks_run.h"
 #include "bin/mig_node.h"
+#include "bin/mig_read.h"
+#include "bin/mig_said.h"
 #include "cli/mig_text.h"
 #include "config/document.h"
 #include "config/hooks_file.h"
@@ -18,19 +18,12 @@
 #include "host/files.h"
 #include "kubelet/node_kubelet.h"
 #include "mig/checkpoint.h"
-#include "mig/files.h"
 #include "mig/label.h"
 
 namespace gpuslice::bin {
 namespace {
 
 using Verb = MigCommand::Verb;
-
-void say(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-void warn(const std::string& text) { fmt::print(stderr, "{}\n", text); }
 
 // -o json or yaml of the verbs that otherwise speak to people.
 std::optional<cli::Format> for_programs(const MigCommand& command) {
@@ -52,12 +45,6 @@ Result<std::string> read_input(const std::string& path, size_t most) {
 }
 std::string shown_path(const std::string& path) { return path == "-" ? "standard input" : path; }
 
-Status write_output(const std::string& path, const std::string& text) {
-  if (!path.empty() && path != "-") return host::write_file_atomically(path, text, false);
-  say(text);
-  return {};
-}
-
 // The problems of a file: warnings to stderr; an error when there is one, with all of them told.
 Status judge(const config::Problems& problems, const std::string& file) {
   for (const config::Problem& problem : problems.all())
@@ -77,17 +64,6 @@ Result<config::MigPartedConfig> read_config(const MigCommand& command) {
   config::MigPartedFile file = config::read_mig_parted(text);
   TRY(judge(file.problems, shown_path(command.file)));
   return std::move(file.config);
-}
-
-MigPlaces places_of(const MigCommand& command) {
-  return {command.root.empty() ? "/" : std::filesystem::absolute(command.root).string(),
-          command.kubelet_dir,
-          command.state_dir,
-          command.run_dir,
-          command.call_timeout,
-          command.without_agent       ? MigPlaces::Agent::kNot
-          : changes_mig(command.verb) ? MigPlaces::Agent::kMust
-                                      : MigPlaces::Agent::kMay};
 }
 
 // An error of a GPU that does not answer and is wanted.
@@ -423,45 +399,6 @@ Result<int> run_restore(const MigCommand& command) {
   return change_node(command, node, "", wishes);
 }
 
-std::string tells_with_mig_on(const mig::GpuState& state) {
-  return fmt::format(
-      "{}: this driver names its MIG profiles only while MIG is on; switch it on first (gpuslice "
-      "smi "
-      "-mig 1 -i {})",
-      state.gpu.text(), state.gpu.index.value);
-}
-
-Result<int> run_export(const MigCommand& command) {
-  MigNode node(places_of(command));
-  TRY(node.open());
-  std::vector<uint32_t> ids;
-  TRY_ASSIGN(const std::vector<mig::GpuState> gpus, node.read_all(&ids));
-  const mig::FileForm form = command.output == "json" ? mig::FileForm::kJson : mig::FileForm::kYaml;
-  if (command.verb == Verb::kCheckpoint) {
-    TRY(write_output(command.file, mig::format_checkpoint(gpus)));
-    return 0;
-  }
-  if (gpus.empty())
-    return fail(Code::kImpossible, "no GPU of this node has MIG: there is nothing to write");
-  if (command.verb == Verb::kGenerate) {
-    for (const mig::GpuState& state : gpus)
-      if (state.profiles.empty()) return fail(Code::kNeedsReset, "{}", tells_with_mig_on(state));
-    for (const mig::GpuState& state : gpus)
-      if (!state.profiles_trusted)
-        warn(
-            fmt::format("warning: {} ({}): with MIG off its driver may misstate its profiles; "
-                        "generate again with MIG on if a label turns out wrong",
-                        state.gpu.text(), state.gpu.board));
-    TRY(write_output(command.file, mig::generate_config(gpus, ids, form)));
-    return 0;
-  }
-  const mig::Exported exported =
-      mig::export_config(gpus, command.label, form, command.placements, ids);
-  for (const std::string& warning : exported.warnings) warn("warning: " + warning);
-  say(exported.text);
-  return 0;
-}
-
 }  // namespace
 
 Result<int> run_mig(const MigCommand& command) {
@@ -482,34 +419,9 @@ Result<int> run_mig(const MigCommand& command) {
     case Verb::kExport:
     case Verb::kCheckpoint:
     case Verb::kGenerate:
-      return run_export(command);
+      return run_mig_export(command);
   }
   return exit_code(Code::kInternal);
-}
-
-Result<int> run_mig_list(const MigListCommand& command) {
-  MigPlaces places;
-  places.root = std::filesystem::absolute(command.root).string();
-  MigNode node(places);
-  TRY(node.open());
-  TRY_ASSIGN(std::vector<mig::GpuState> gpus, node.read_all(nullptr));
-  if (command.only) {
-    std::erase_if(gpus, [&](const mig::GpuState& state) {
-      return *command.only != std::to_string(state.gpu.index.value) &&
-             *command.only != state.gpu.uuid && *command.only != state.gpu.bus_id;
-    });
-    if (gpus.empty())
-      return fail(Code::kNotFound, "list {}: -i {}: no GPU of that name with MIG", command.what,
-                  *command.only);
-  }
-  if (gpus.empty()) warn("no GPU of this node has MIG");
-  for (const mig::GpuState& state : gpus)
-    if (command.what != "instances" && state.profiles.empty()) warn(tells_with_mig_on(state));
-  if (command.what == "profiles") say(cli::list_profiles(gpus, command.format));
-  if (command.what == "placements") say(cli::list_placements(gpus, command.format));
-  if (command.what == "layouts") say(cli::list_layouts(gpus, command.all, command.format));
-  if (command.what == "instances") say(cli::list_instances(gpus, command.format));
-  return 0;
 }
 
 }  // namespace gpuslice::bin

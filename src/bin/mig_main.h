@@ -1,27 +1,12 @@
 #pragma once
 
-// The MIG verbs: plan, apply, assert, diff, export, checkpoint, restore, generate-config, and the
-// listings of profiles, placements, layouts and instances.
-
-#include <optional>
-#include <string>
+// The MIG verbs: plan, apply, assert, diff, export, checkpoint, restore, generate-config.
 
 #include "base/result.h"
 #include "bin/mig_command.h"
-#include "cli/format.h"
 
 namespace gpuslice::bin {
 
 [[nodiscard]] Result<int> run_mig(const MigCommand& command);
-
-// `gpuslice list profiles|placements|layouts|instances`
-struct MigListCommand {
-  std::string what;  // one of these
-  std::string root = "/";
-  cli::Format format = cli::Format::kTable;
-  std::optional<std::string> only;  // index, UUID or bus id of a GPU
-  bool all = false;                 // layouts: every combination
-};
-[[nodiscard]] Result<int> run_mig_list(const MigListCommand& command);
 
 }  // namespace gpuslice::bin

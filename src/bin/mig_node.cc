@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 
 #include "agent/device_nodes.h"
 #include "gpu/mig_minors.h"
@@ -25,6 +26,17 @@ Error and_now(Error error) {
 }
 
 }  // namespace
+
+MigPlaces places_of(const MigCommand& command) {
+  return {command.root.empty() ? "/" : std::filesystem::absolute(command.root).string(),
+          command.kubelet_dir,
+          command.state_dir,
+          command.run_dir,
+          command.call_timeout,
+          command.without_agent       ? MigPlaces::Agent::kNot
+          : changes_mig(command.verb) ? MigPlaces::Agent::kMust
+                                      : MigPlaces::Agent::kMay};
+}
 
 MigNode::MigNode(MigPlaces places)
     : places_(std::move(places)),

@@ -16,6 +16,7 @@
 #include "base/time.h"
 #include "bin/agent_link.h"
 #include "bin/holders.h"
+#include "bin/mig_command.h"
 #include "bin/places.h"
 #include "host/node_host.h"
 #include "mig/change.h"
@@ -34,6 +35,9 @@ struct MigPlaces {
   // since it would go on giving out what goes.
   enum class Agent : uint8_t { kNot, kMay, kMust } agent = Agent::kMay;
 };
+
+// What a command line says of them.
+[[nodiscard]] MigPlaces places_of(const MigCommand& command);
 
 class MigNode {
  public:
