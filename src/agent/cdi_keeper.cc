@@ -63,6 +63,7 @@ CdiSource CdiKeeper::source(const Sight& sight, const AnswerForm& form) {
   out.gpus = sight.hardware.gpus;
   out.caps = sight.caps;
   out.index_ids = form.index_ids;
+  out.whole_gpus = sight.config.text(Flag::kMigStrategy) == "none";
   out.dev_root = sight.dev_root;
   out.driver_root = sight.driver_root;
   for (const std::string_view node : kControlNodes)

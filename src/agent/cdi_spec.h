@@ -41,6 +41,7 @@ struct CdiSource {
   std::vector<ports::Gpu> gpus;
   CapMinors caps;
   bool index_ids = false;
+  bool whole_gpus = false;                 // migStrategy none: they are offered with MIG on as well
   std::string dev_root;                    // goes before host paths of device nodes; "" for "/"
   std::string driver_root;                 // goes before host paths of driver files
   std::vector<std::string> control_nodes;  // of kControlNodes, those that exist
@@ -55,7 +56,7 @@ struct CdiSource {
 // Of one class.
 [[nodiscard]] std::string cdi_file_name(std::string_view cls);
 // File name -> JSON text, ending in a newline. A class without devices has no file; a MIG-enabled
-// GPU has no entry, its MIG devices have.
+// GPU has an entry only with `whole_gpus`, its MIG devices have always.
 [[nodiscard]] std::map<std::string, std::string> cdi_specs(const CdiSource& source);
 
 }  // namespace gpuslice::agent

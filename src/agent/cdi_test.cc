@@ -90,6 +90,14 @@ TEST(CdiSpec, AMigEnabledGpuIsNoDeviceAndItsMigDevicesAre) {
   const Json by_index = parsed(cdi_specs(source), "gpu")["devices"];
   EXPECT_EQ(by_index[0]["name"], "0");
   EXPECT_EQ(by_index[1]["name"], "1:0");
+  source.index_ids = false;
+  source.whole_gpus = true;
+  const Json whole = parsed(cdi_specs(source), "gpu")["devices"];
+  ASSERT_EQ(whole.size(), 3U);
+  EXPECT_EQ(whole[1], Json::parse(R"({"name": "GPU-1", "containerEdits": {"deviceNodes": [
+      {"path": "/dev/nvidia1"}]}})"));
+  EXPECT_EQ(whole[2]["name"], "MIG-a");
+  source.whole_gpus = false;
   source.gpus[1].mig_devices.clear();
   source.gpus.erase(source.gpus.begin());
   EXPECT_TRUE(cdi_specs(source).empty()) << "nothing to ask for, no file";
@@ -186,6 +194,7 @@ struct CdiKeeperTest : testing::Test {
   AnswerForm form;
   CapMinors caps;
   std::string driver = "580.65.06";
+  std::string strategy = "mixed";
 
   CdiKeeperTest() {
     hardware.gpus = {gpu(0), gpu(1)};
@@ -193,7 +202,9 @@ struct CdiKeeperTest : testing::Test {
     files.files["/usr/lib64/libcuda.so.580.65.06"] = "";
   }
   void look(CdiKeeper& keeper) {
-    const auto config = config::merge({}, {}, "f").value();
+    config::Said said;
+    said.options[config::Flag::kMigStrategy] = strategy;
+    const auto config = config::merge(said, {}, "f").value();
     form.cdi_classes.clear();
     keeper.look({hardware, driver, caps, config, "", ""}, form);
   }
@@ -211,6 +222,10 @@ TEST_F(CdiKeeperTest, WritesWhenSomethingChangedAndFollowsMig) {
   EXPECT_EQ(files.writes, 2);
   EXPECT_NE(files.files[path].find("\"MIG-a\""), std::string::npos);
   EXPECT_EQ(files.files[path].find("\"GPU-1\""), std::string::npos);
+  strategy = "none";  // then it is offered whole, and a pod that gets it must be able to start
+  look(one);
+  EXPECT_NE(files.files[path].find("\"GPU-1\""), std::string::npos);
+  strategy = "mixed";
   hardware.gpus[1].mig_devices.clear();
   look(one);
   EXPECT_EQ(files.files[path].find("\"MIG-a\""), std::string::npos);

@@ -99,8 +99,12 @@ class Bases {
       const bool is_odd = strategy_ == "single" && kind_ != "whole";
       if (is_odd) odd(gpu, "is whole");
       (is_odd ? kept_back_ : bases_).push_back(base_of(gpu, hardware_));
-      if (mig_on(gpu))
-        for (const ports::MigDevice& device : gpu.mig_devices) add_mig(gpu, device, kept_back_);
+      if (!mig_on(gpu)) return;
+      warnings_.push_back(fmt::format(
+          "GPU {}: MIG is on, and migStrategy none offers it whole, none of its MIG devices: use "
+          "migStrategy single or mixed, or switch MIG off",
+          gpu.index.value));
+      for (const ports::MigDevice& device : gpu.mig_devices) add_mig(gpu, device, kept_back_);
       return;
     }
     kept_back_.push_back(base_of(gpu, hardware_));

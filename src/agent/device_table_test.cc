@@ -248,6 +248,10 @@ TEST(MigDevices, AGpuIsNotGivenOutInTwoFacesAtOnce) {
   // And the other way round.
   const HeldIds part = {{"nvidia.com/mig-1g.5gb", {"MIG-0-1"}}};
   const DeviceTable none = make_device_table(hardware, strategy("none"), part).value();
+  ASSERT_FALSE(none.warnings.empty());
+  EXPECT_EQ(none.warnings[0],
+            "GPU 0: MIG is on, and migStrategy none offers it whole, none of its MIG devices: use "
+            "migStrategy single or mixed, or switch MIG off");
   EXPECT_TRUE(ids(none).empty());
   EXPECT_EQ(ids(none, "nvidia.com/mig-1g.5gb"), Ids{"MIG-0-1"});
 }

@@ -43,23 +43,23 @@ void AgentEvents::on_inventory(const Result<ports::Inventory>& inventory) {
     if (!gpus.empty()) gpus += inventory->driver.version;
   }
   const std::lock_guard lock(mutex_);
-  if (gpus == gpus_ && pending == mode_pending_) return;
+  if (gpus == gpus_ && silent == silent_ && pending == mode_pending_) return;
   gpus_ = std::move(gpus);
   silent_ = std::move(silent);
   mode_pending_ = pending;
   changed_.notify_all();
 }
 
-bool AgentEvents::pause() {
+bool AgentEvents::pause(Changing gpu) {
   std::unique_lock lock(mutex_);
-  ++paused_;
+  paused_.insert(gpu);
   changed_.notify_all();
   return changed_.wait_for(lock, kPausePatience, [this] { return !open_; });
 }
 
-void AgentEvents::resume() {
+void AgentEvents::resume(Changing gpu) {
   const std::lock_guard lock(mutex_);
-  --paused_;
+  paused_.erase(paused_.find(gpu));
   changed_.notify_all();
 }
 
@@ -70,7 +70,11 @@ bool AgentEvents::stop(Duration limit) {
   return changed_.wait_for(lock, limit, [this] { return ended_; });
 }
 
-bool AgentEvents::wanted_open() const { return paused_ == 0 && !mode_pending_ && !gpus_.empty(); }
+bool AgentEvents::wanted_open() const {
+  const bool hang = std::ranges::all_of(
+      paused_, [this](const Changing& gpu) { return gpu && silent_.contains(*gpu); });
+  return hang && !mode_pending_ && !gpus_.empty();
+}
 
 void AgentEvents::run() {
   for (;;) {

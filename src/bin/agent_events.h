@@ -6,12 +6,13 @@
 // So it lets go whenever somebody is about to: the agent itself (pause()), another gpuslice that
 // has taken a GPU's lock, and whoever set a MIG mode that is pending now. It opens the driver anew,
 // with every GPU that answers registered, when that is over, and when the GPUs of the inventory are
-// others.
+// others. A change that hangs is over for it: its GPU is silent, and the others' events are heard.
 // It wakes once a second at most while nothing happens.
 
 #include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -46,10 +47,13 @@ class AgentEvents {
   // T0. Which GPUs there are: nothing is opened before the first, or while there is no driver.
   void on_inventory(const Result<ports::Inventory>& inventory);
 
-  // Any thread but its own. The driver is let go when it returns true; false: it hangs, and is let
-  // go as soon as it answers. resume() must follow.
-  [[nodiscard]] bool pause();
-  void resume();
+  // By index; nothing: some that are not known by it.
+  using Changing = std::optional<uint32_t>;
+  // Any thread but its own. The driver is let go when it returns true, until the inventory tells
+  // that GPU `gpu` is silent; false: it hangs, and is let go as soon as it answers. resume() of the
+  // same GPU must follow.
+  [[nodiscard]] bool pause(Changing gpu);
+  void resume(Changing gpu);
 
   // T0. Ends the thread; false when the driver hangs and the process can only be left by _exit.
   [[nodiscard]] bool stop(Duration limit);
@@ -72,7 +76,7 @@ class AgentEvents {
   std::string gpus_;           // those that answer; "" for none
   std::set<uint32_t> silent_;  // … and the others, by index
   bool mode_pending_ = false;
-  int paused_ = 0;
+  std::multiset<Changing> paused_;
   bool open_ = false;
   bool stopping_ = false;
   bool ended_ = false;

@@ -36,13 +36,16 @@ namespace {
 // The events' thread lets the driver go meanwhile.
 class WithoutEvents {
  public:
-  explicit WithoutEvents(AgentEvents& events) : events_(events) { (void)events_.pause(); }
-  ~WithoutEvents() { events_.resume(); }
+  WithoutEvents(AgentEvents& events, AgentEvents::Changing gpu) : events_(events), gpu_(gpu) {
+    (void)events_.pause(gpu_);
+  }
+  ~WithoutEvents() { events_.resume(gpu_); }
   WithoutEvents(const WithoutEvents&) = delete;
   WithoutEvents& operator=(const WithoutEvents&) = delete;
 
  private:
   AgentEvents& events_;
+  const AgentEvents::Changing gpu_;
 };
 
 }  // namespace
@@ -65,7 +68,7 @@ void WorkerMig::run(const std::string& gpu, std::function<Answer(nvml::Session&)
 
 void WorkerMig::recover(std::vector<std::string> gpus) {
   run("", [this, gpus = std::move(gpus)](nvml::Session& session) -> Answer {
-    const WithoutEvents quiet(events_);  // a mode may have to be switched back
+    const WithoutEvents quiet(events_, {});  // a mode may have to be switched back
     return [this, reports = mig::recover_all(ports(session), options_, gpus)] {
       answers_.recovered(reports);
     };
@@ -94,7 +97,8 @@ void WorkerMig::prepare(MigTask task) {
 WorkerMig::Answer WorkerMig::finish_change(bool execute) {
   if (execute) {
     std::optional<WithoutEvents> quiet;
-    if (change_->report().plan.mode_changes) quiet.emplace(events_);
+    if (change_->report().plan.mode_changes)
+      quiet.emplace(events_, change_->report().gpu.index.value);
     change_->execute();
   } else {
     change_->abandon();

@@ -1,5 +1,6 @@
 #include "bin/agent_setup.h"
 
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -110,8 +111,9 @@ Result<agent::PartitionOptions> partition_options(const AgentCommand& command,
 Status check_roles(const AgentCommand& command) {
   if (has_role(command, "plugin")) return {};
   return fail(Code::kUsage,
-              "agent: --roles: without the role plugin this version has nothing to do; leave "
-              "--roles out or write --roles plugin,metrics");
+              "agent: --roles: plugin is missing, and labels tell what it serves, MIG changes what "
+              "it offers; write --roles plugin,{}, or leave --roles out",
+              fmt::join(command.roles, ","));
 }
 
 Result<agent::LabelsTo> labels_to(const AgentCommand& command) {

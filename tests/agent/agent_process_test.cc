@@ -595,7 +595,7 @@ TEST_F(AgentProcess, SaysWhatIsWrongWithHowItWasStarted) {
   EXPECT_TRUE(said("listen address 'nonsense': not understood")) << log();
   start({"--roles", "labels"});
   EXPECT_EQ(wait_for_exit(), 2);
-  EXPECT_TRUE(said("without the role plugin this version has nothing to do")) << log();
+  EXPECT_TRUE(said("write --roles plugin,labels, or leave --roles out")) << log();
 
   const int taken = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};

@@ -61,6 +61,11 @@ class Hangs(Run):
         self.becomes(6, 60)
         eventually("what hangs is told", lambda: "a change of its MIG layout hangs: nvmlGpuInstanceCreateComputeInstance" in
                    self.node.log("agent"), LOOK)
+        # The driver was let go for the change, which switches a mode: a change that hangs keeps no XID from being heard.
+        self.watching([gpu for gpu in range(8) if gpu != 3])
+        self.inject("xid", "--code", 94, gpu=7)
+        self.becomes(5, 3)
+        self.becomes(6, 3 + 2 * LOOK)
         self.node.sim("reset", "--root", self.node.root, "--gpu", 1)
         self.becomes(7)
         self.inject("clear")

@@ -43,8 +43,8 @@ class Run:
         self.cdi = node.root / "var" / "run" / "cdi"
         self.agent = None
 
-    def flags(self, *more):
-        return ["--root", self.node.root, "--kubelet-dir", self.node.kubelet_dir, "--config", self.node.map / self.node.key, "--state-dir",
+    def flags(self, *more, config=None):
+        return ["--root", self.node.root, "--kubelet-dir", self.node.kubelet_dir, "--config", config or self.node.map / self.node.key, "--state-dir",
                 self.node.dir / "state", "--run-dir", self.node.dir / "run", "--listen", self.listen, "--no-kube", *more]
 
     def tree(self):
@@ -56,9 +56,10 @@ class Run:
                 out[str(path)] = (info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns if path.is_file() else 0)
         return out
 
-    def check(self, *more, before=()):
+    def check(self, *more, before=(), config=None):
         tree = self.tree()
-        done = subprocess.run([*before, *map(str, [self.program, "agent", "--check", *self.flags(*more)])], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*before, *map(str, [self.program, "agent", "--check", *self.flags(*more, config=config)])], capture_output=True, text=True,
+                              timeout=60)
         same("it changes nothing", sorted(set(self.tree().items()) ^ set(tree.items())), [])
         lines = {}
         for line in done.stdout.splitlines():
@@ -138,6 +139,9 @@ class Run:
         code, lines, said = self.check()
         self.node.sim("inject", "--root", self.node.root, "restore", "--gpu", 1)
         same(said, (code, lines["GPU"][0][0], lines["devices"]), (7, "FAIL", [("ok", "nvidia.com/gpu: 4")]))
+        here = self.node.map / "nowhere.yaml"
+        code, lines, said = self.check(config=here)
+        same(said, (code, lines["configuration"]), (3, [("FAIL", f"{here}: cannot be read: No such file or directory")]))
         code, lines, said = self.check("--mig-stratgy", "mixed")
         same(said, code, 2)
 
