@@ -198,6 +198,7 @@ void Partition::begin_pass() {
   const bool seen = std::exchange(asked_again_, false);
   retry_at_ = MonotonicTime::max();
   errors_.clear();
+  nobody_goes_.clear();
   only_holders_ = true;
   needs_reboot_ = false;
   tasks_.clear();
@@ -243,32 +244,6 @@ bool Partition::label_may_be_old() const {
 }
 
 bool Partition::waits_for_holders() const { return now() - request_at_ < options_.wait; }
-
-// Opt-in. Each pod is asked once for a request; the next try sees whether it went. None is asked
-// where somebody else is in the way as well: it would go for nothing.
-void Partition::evict(const std::vector<mig::Holder>& holders) {
-  if (ports_.evictor == nullptr || !waits_for_holders()) return;
-  if (std::any_of(holders.begin(), holders.end(), [](const mig::Holder& h) {
-        return h.source == mig::Holder::Source::kProcess && h.pod.empty() && !h.of_several;
-      }))
-    return;
-  for (const mig::Holder& holder : holders) {
-    if (holder.pod.empty() || !evicted_.insert(holder.pod_namespace + "/" + holder.pod).second)
-      continue;
-    log_.warning("MIG: pod {}/{} is in the way and is evicted", holder.pod_namespace, holder.pod);
-    ports_.evictor->evict(holder.pod_namespace, holder.pod);
-  }
-}
-
-void Partition::on_not_evicted(const std::string& name_space, const std::string& pod,
-                               const Error& why) {
-  const std::string name = name_space + "/" + pod;
-  if (evicted_.erase(name) == 0) return;  // another request's
-  if (auto& told = not_evicted_[name]; told != why.message) {
-    told = why.message;
-    log_.warning("MIG: pod {} is in the way and cannot be evicted: {}", name, why.text());
-  }
-}
 
 // Everything is checked before the first GPU is touched; what nobody can make so stops all of it,
 // somebody who holds an instance, and a GPU that does not answer, only that GPU.
@@ -321,7 +296,7 @@ void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
   }
   set_withheld(going_);
   for (const MigChecked& one : checked)
-    if (one.refused && one.refused->code == Code::kInUse) evict(one.holders);
+    if (one.refused && one.refused->code == Code::kInUse) evict(one.gpu, one.holders);
   if (!tasks_.empty()) {
     show(kPending, fmt::format("{} of {} GPUs to be changed", tasks_.size(), checked.size()));
   }
@@ -390,7 +365,7 @@ void Partition::ended(const mig::Report& report) {
   }
   log_.error("MIG: {}: {}", mig::end_name(report.end), report.error->text());
   note(report.gpu.uuid, *report.error);
-  if (report.error->code == Code::kInUse) evict(report.refusal.holders);
+  if (report.error->code == Code::kInUse) evict(report.gpu, report.refusal.holders);
   needs_reboot_ = needs_reboot_ || report.end == mig::End::kWaitsForReset;
 }
 
@@ -431,6 +406,9 @@ void Partition::fail_pass(const Error& error) {
     set_withheld(going_);
   }
   std::string reason = error.text();
+  if (!nobody_goes_.empty()) reason += "; " + nobody_goes_.front();
+  if (nobody_goes_.size() > 1)
+    reason += fmt::format(" (and {} more GPUs)", nobody_goes_.size() - 1);
   for (const auto& [pod, why] : not_evicted_)
     reason += fmt::format("; pod {} cannot be evicted: {}", pod, why);
   if (errors_.size() > 1) reason += fmt::format(" (and {} more)", errors_.size() - 1);

@@ -16,7 +16,8 @@
 // not fought: a pass that nobody asked for leaves such a GPU alone.
 //
 // While holders are waited for (PartitionOptions::wait), what would go is given to nobody new: the
-// wait would never end on a busy node. With an Evictor the pods among them are asked to leave.
+// wait would never end on a busy node. With an Evictor the pods among them are asked to leave: all
+// of a GPU, or none where one of them stays in any case.
 //
 // T0 only.
 
@@ -152,7 +153,8 @@ class Partition {
   [[nodiscard]] bool overtaken() const;
   void note(const std::string& gpu, const Error& error);
   [[nodiscard]] bool waits_for_holders() const;
-  void evict(const std::vector<mig::Holder>& holders);
+  [[nodiscard]] std::string who_stays(const std::vector<mig::Holder>& holders) const;
+  void evict(const mig::GpuName& gpu, const std::vector<mig::Holder>& holders);
   void ended(const mig::Report& report);
   [[nodiscard]] bool label_may_be_old() const;
   void remember_made();
@@ -203,6 +205,7 @@ class Partition {
   bool needs_reboot_ = false;
   std::set<std::string> evicted_;  // "ml/train-0": pods that were asked to go for this request
   std::map<std::string, std::string> not_evicted_;  // … and why they cannot, as was heard last
+  std::vector<std::string> nobody_goes_;            // of this pass: GPUs, and who stays there
   MonotonicTime retry_at_ = MonotonicTime::max();
   Duration retry_ = kFirstMigRetry;
   // GPU UUID → its MIG as it was when it was as this request wants it.

@@ -34,6 +34,8 @@ class NodeEvictor final : public ports::Evictor {
   }
 
   void before_look() override { looked_at_ = pods_; }
+  [[nodiscard]] Status evictable(const std::string& name_space,
+                                 const std::string& pod) const override;
   void evict(const std::string& name_space, const std::string& pod) override;
   void on_pods(ports::PodList pods) { pods_ = std::move(pods); }
   void on_evicted(const ports::ObjectName& pod, const Status& status);

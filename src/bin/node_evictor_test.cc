@@ -85,7 +85,12 @@ TEST_F(NodeEvictorTest, WhatCannotHelpIsNotAskedForAndIsToldAfterwards) {
   of_file.is_static = true;
   auto daemon = pod("daemon");
   daemon.daemon = true;
-  look_at({of_file, daemon});
+  EXPECT_EQ(evictor.evictable("ml", "early").error().code, Code::kUnavailable);
+  look_at({of_file, daemon, pod("a")});
+  EXPECT_TRUE(evictor.evictable("ml", "a"));
+  EXPECT_EQ(evictor.evictable("ml", "file").error().code, Code::kImpossible);
+  EXPECT_EQ(evictor.evictable("ml", "daemon").error().code, Code::kImpossible);
+  EXPECT_EQ(evictor.evictable("ml", "nobody").error().code, Code::kUnavailable);
   evictor.evict("ml", "file");
   evictor.evict("ml", "daemon");
   evictor.evict("ml", "nobody");

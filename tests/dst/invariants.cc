@@ -130,7 +130,7 @@ std::string pods_that_could_go(NodeModel& node, const std::vector<mig::Holder>& 
   for (const mig::Holder& holder : holders)
     for (const Pod& pod : node.pods()) {
       if (pod.name != holder.pod) continue;
-      if (pod.daemon || pod.is_static || pod.stuck) return "";
+      if (pod.stays() || pod.stuck) return "";
       one = pod.name;
     }
   return one;
@@ -284,7 +284,8 @@ std::string node_in_the_end(NodeModel& node) {
   return "";
 }
 
-// 14. No pod is evicted unless that was asked for, and none but those that hold what must go.
+// 14. No pod is evicted unless that was asked for, none but those that hold what must go, and none
+// beside one that nobody can put out.
 std::string wrongly_evicted(NodeModel& node) { return node.wrong_eviction(); }
 
 }  // namespace

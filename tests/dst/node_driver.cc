@@ -131,7 +131,7 @@ void NodeModel::check(std::vector<agent::MigTask> tasks) {
   ask_driver([this, tasks = std::move(tasks)]() -> Task {
     std::vector<agent::MigChecked> checked;
     std::set<std::string> kept;
-    may_go_.clear();
+    forget_who_may_go();
     for (const agent::MigTask& task : tasks) {
       const agent::MigChecked& one = checked.emplace_back(
           mig::check(hardware_.nvml(), change_options().holders, task.gpu, task.wish));
@@ -155,7 +155,7 @@ void NodeModel::prepare(agent::MigTask task) {
       change_ = std::make_unique<mig::Change>(change_ports(), change_options(), task.gpu);
       const agent::MigPrepared prepared = mig::prepare(*change_, task.wish);
       if (!prepared.ready) change_.reset();
-      may_go_.clear();
+      forget_who_may_go();
       if (!prepared.ready && prepared.report.error && prepared.report.error->code == Code::kInUse)
         judge_holders(hardware_.state_of(task.gpu), task.wish, prepared.report.refusal.holders);
       return [this, prepared] {

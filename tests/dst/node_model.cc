@@ -214,7 +214,7 @@ void NodeModel::reboot(bool power_cut) {
   std::erase_if(files_, [](const auto& file) { return file.first.starts_with("/run/"); });
   for (const Pod& pod : pods_) api_.remove_pod(pod.name);
   pods_.clear();
-  may_go_.clear();
+  forget_who_may_go();
   struck_.clear();
   ever_struck_.clear();
   hot_.clear();

@@ -49,6 +49,9 @@ struct Pod {
   // The making of each MIG device that it holds, and who computes there.
   std::map<std::string, uint64_t> generations;
   std::vector<uint16_t> clients;
+
+  // Nobody can put it out: it would be back at once.
+  [[nodiscard]] bool stays() const { return daemon || is_static; }
 };
 
 class Trace {
@@ -184,6 +187,8 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] std::string kubelet_socket() const override;
   void show(const ports::MigStatus& status) override;
   void before_look() override;
+  [[nodiscard]] Status evictable(const std::string& name_space,
+                                 const std::string& name) const override;
   void evict(const std::string& name_space, const std::string& name) override;
   void recover(std::vector<std::string> gpus) override;
   void check(std::vector<agent::MigTask> tasks) override;
@@ -275,9 +280,13 @@ class NodeModel final : public ports::HostFiles,
   void end_pod(size_t which);
   void comes_again(const std::string& name);
   void show_pod(const Pod& pod);
-  [[nodiscard]] std::string new_name(uint64_t number);
+  [[nodiscard]] std::string new_name(const Pod& pod);
   void judge_holders(const mig::GpuState& state, const mig::Wish& wish,
                      const std::vector<mig::Holder>& in_the_way);
+  void forget_who_may_go() {
+    may_go_.clear();
+    for_nothing_.clear();
+  }
   void choose_patience();
   [[nodiscard]] ApiServer::Evicted evicted(const std::string& name, const std::string& uid);
   void eviction_fault(Fault fault);
@@ -375,7 +384,8 @@ class NodeModel final : public ports::HostFiles,
   Duration wait_{};                         // for holders
   bool evicts_ = false;                     // … which are put out
   std::map<std::string, uint64_t> may_go_;  // pods that are in the way, by the agent's last look
-  std::set<std::string> asked_to_go_;       // uids
+  std::map<std::string, std::string> for_nothing_;  // … or that would go in vain, beside whom
+  std::set<std::string> asked_to_go_;               // uids
   std::string wrong_eviction_;
   std::optional<Fault> next_eviction_;
   MonotonicTime budget_until_{};  // until then no pod may be evicted

@@ -23,10 +23,11 @@ std::string uid_of(uint64_t number) { return fmt::format("uid-of-pod-{}", number
 // --- coming and going
 // ------------------------------------------------------------------------------------------
 
-std::string NodeModel::new_name(uint64_t number) {
+// A DaemonSet's pods and static ones never have the name of another.
+std::string NodeModel::new_name(const Pod& pod) {
   std::string name = fmt::format("train-{}", random_.below(kSets));
   const bool taken = !with_api_ || api_.has_pod(name) || random_.chance(1, 2);
-  return taken ? fmt::format("pod-{}", number) : name;
+  return taken || pod.stays() ? fmt::format("pod-{}", pod.number) : name;
 }
 
 void NodeModel::show_pod(const Pod& pod) {
@@ -62,9 +63,9 @@ void NodeModel::pod_comes() {
   if (allocated && there) {
     Pod pod;
     pod.number = next_pod_++;
-    pod.name = new_name(pod.number);
     pod.is_static = random_.chance(1, 24);
     pod.daemon = !pod.is_static && random_.chance(1, 16);
+    pod.name = new_name(pod);
     pod.resource = resource;
     pod.ids = ids;
     // Not every pod computes: of the others the kubelet alone knows.
@@ -124,7 +125,7 @@ void NodeModel::choose_patience() {
 
 // What the agent believes after it has looked who holds what: these pods are in the way of a wish
 // on a GPU that is in this state. One is so in truth if the wish cannot be while it stays, even if
-// all the others go.
+// all the others go; and it goes for nothing where one of them stays in any case.
 void NodeModel::judge_holders(const mig::GpuState& state, const mig::Wish& wish,
                               const std::vector<mig::Holder>& in_the_way) {
   if (!evicts_) return;
@@ -137,6 +138,13 @@ void NodeModel::judge_holders(const mig::GpuState& state, const mig::Wish& wish,
   // What was given out a moment ago, to whom the kubelet does not say yet.
   std::vector<std::string> unlisted = unlisted_ids();
   std::erase_if(unlisted, [&](const std::string& id) { return devices.contains(id); });
+  const auto stays = std::find_if(pods_.begin(), pods_.end(), [&](const Pod& pod) {
+    return pod.stays() && named.contains(pod.name);
+  });
+  if (stays != pods_.end()) {
+    for (const std::string& name : named) for_nothing_.emplace(name, stays->name);
+    return;
+  }
   mig::GpuState idle = state;
   idle.processes.clear();
   idle.gpu_busy = false;
@@ -161,15 +169,27 @@ void NodeModel::before_look() {
   api_node_->evictor()->before_look();
 }
 
+Status NodeModel::evictable(const std::string& name_space, const std::string& name) const {
+  return api_node_->evictor()->evictable(name_space, name);
+}
+
 // The agent, before it asks the API server: through the evictor that a process has.
 void NodeModel::evict(const std::string& name_space, const std::string& name) {
   port_call();
   const auto pod = may_go_.find(name);
   if (pod != may_go_.end()) asked_to_go_.insert(uid_of(pod->second));
-  if (wrong_eviction_.empty() && (!evicts_ || pod == may_go_.end()))
-    wrong_eviction_ =
-        fmt::format("pod {} is to be evicted, and {}", name,
-                    evicts_ ? "holds nothing that must go" : "nobody has said that pods may be");
+  if (wrong_eviction_.empty() && (!evicts_ || pod == may_go_.end())) {
+    const auto beside = for_nothing_.find(name);
+    std::string why = "nobody has said that pods may be";
+    if (evicts_ && beside == for_nothing_.end())
+      why = "holds nothing that must go";
+    else if (evicts_)
+      why = beside->second == name
+                ? "would be back at once"
+                : fmt::format("goes for nothing: {} is in the way as well, and stays",
+                              beside->second);
+    wrong_eviction_ = fmt::format("pod {} is to be evicted, and {}", name, why);
+  }
   api_node_->evictor()->evict(name_space, name);
 }
 
@@ -202,7 +222,7 @@ ApiServer::Evicted NodeModel::evicted(const std::string& name, const std::string
     return ApiServer::Evicted::kYes;
   }
   if (!asked_to_go_.contains(uid)) wrong(" in the place of one that had its name");
-  if (pod->daemon || pod->is_static) wrong(", and would be back at once");
+  if (pod->stays()) wrong(", and would be back at once");
   if (pod->leaving) return ApiServer::Evicted::kYes;
   if (now() < budget_until_) {
     strike(Fault::kBudgetForbids);

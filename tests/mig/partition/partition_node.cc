@@ -153,7 +153,7 @@ std::vector<mig::Holder> PartitionNode::holders_of(const mig::GpuState& state) c
   const std::vector<mig::Holder> by_pods = mig::pod_holders(state, pods);
   return mig::merged(mig::with_pods(mig::process_holders(state), by_pods,
                                     [this](uint32_t) { return processes_in_pods; }),
-                     {by_pods});
+                     {by_pods, mig::ledger_holders(state, unlisted)});
 }
 
 void PartitionNode::check(std::vector<agent::MigTask> tasks) {
@@ -206,6 +206,12 @@ void PartitionNode::execute() {
 void PartitionNode::abandon() {
   asked.push_back("abandon " + changed_.text());
   ask("abandon", [this] { finish(false); });
+}
+
+Status PartitionNode::evictable(const std::string& name_space, const std::string& pod) const {
+  const auto found = stay.find(name_space + "/" + pod);
+  if (found != stay.end()) return std::unexpected(found->second);
+  return {};
 }
 
 void PartitionNode::evict(const std::string& name_space, const std::string& pod) {

@@ -61,8 +61,10 @@ class PartitionNode final : public agent::MigRunner,
       instead;
   // What the kubelet names.
   std::vector<ports::PodDevices> pods;
-  bool processes_in_pods = false;    // by their cgroups
-  std::vector<std::string> evicted;  // "ml/train-0", as asked
+  std::vector<std::string> unlisted;  // ids that were given out, and it does not name yet
+  bool processes_in_pods = false;     // by their cgroups
+  std::vector<std::string> evicted;   // "ml/train-0", as asked
+  std::map<std::string, Error> stay;  // pods that may not be evicted, as "ml/train-0"
   int looks_announced = 0;
   std::function<void(const std::string& name_space, const std::string& pod)> on_evict;
   std::vector<std::string> asked;  // "prepare GPU 0"
@@ -78,6 +80,8 @@ class PartitionNode final : public agent::MigRunner,
   void show(const ports::MigStatus& status) override { shown.push_back(status); }
   [[nodiscard]] Status reboot() override;
   void before_look() override { ++looks_announced; }
+  [[nodiscard]] Status evictable(const std::string& name_space,
+                                 const std::string& pod) const override;
   void evict(const std::string& name_space, const std::string& pod) override;
 
  private:

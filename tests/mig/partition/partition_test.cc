@@ -565,6 +565,64 @@ TEST_F(EvictionTest, NobodyIsPutOutBesideAProcessThatNobodyCanPutOut) {
   agent.label("halves");
   EXPECT_EQ(state(), "pending");
   EXPECT_TRUE(agent.evicted.empty());
+  EXPECT_NE(reason().find("nobody is put out of GPU 0: PID "), std::string::npos) << reason();
+}
+
+TEST_F(EvictionTest, OfAGpuAllThatAreInTheWayArePutOutOrNone) {
+  const auto of_gpu = [&](uint32_t gpu, size_t i) {
+    return node.look(gpu).instances.at(i).cis.at(0).uuid;
+  };
+  const std::string resource = "nvidia.com/mig-1g.5gb";
+  agent.pods = {{"ml", "a", "main", resource, {of_gpu(0, 0)}},
+                {"ml", "b", "main", resource, {of_gpu(1, 0)}},
+                {"ops", "exporter", "main", resource, {of_gpu(0, 1)}}};
+  agent.stay = {{"ops/exporter", {Code::kImpossible, "it is a DaemonSet's", {}}}};
+  agent.label("halves");
+  EXPECT_EQ(agent.evicted, Texts{"ml/b"}) << "GPU 0 stays as it is in any case";
+  EXPECT_EQ(state(), "pending");
+  const std::string who =
+      "nobody is put out of GPU 0: pod ops/exporter cannot be evicted: it is a DaemonSet's";
+  EXPECT_NE(reason().find(who), std::string::npos) << reason();
+  agent.pass(seconds(30));
+  EXPECT_EQ(agent.evicted, Texts{"ml/b"});
+  const size_t said = agent.logged.find("MIG: " + who);
+  ASSERT_NE(said, std::string::npos) << agent.logged;
+  EXPECT_EQ(agent.logged.find("MIG: " + who, said + 1), std::string::npos) << "once";
+  agent.pods.pop_back();
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_EQ(agent.evicted, (Texts{"ml/b", "ml/a"})) << "by now it helps";
+}
+
+TEST_F(EvictionTest, NobodyIsPutOutBesideAPodThatIsNotKnownYet) {
+  pod();
+  agent.pods.push_back(agent.pods[0]);
+  agent.pods[1].pod = "b";
+  agent.pods[1].ids = {node.look(0).instances.at(1).cis.at(0).uuid};
+  agent.stay = {{"ml/b", {Code::kUnavailable, "no such pod on this node", {}}}};
+  agent.label("halves");
+  EXPECT_TRUE(agent.evicted.empty());
+  EXPECT_NE(reason().find("pod ml/b cannot be evicted: no such pod"), std::string::npos)
+      << reason();
+  agent.stay.clear();
+  agent.unlisted = {node.look(0).instances.at(2).cis.at(0).uuid};
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_TRUE(agent.evicted.empty());
+  EXPECT_NE(reason().find("is not named by the kubelet yet"), std::string::npos) << reason();
+  agent.unlisted.clear();
+  agent.pass(agent::kHoldersRetry);
+  EXPECT_EQ(agent.evicted, (Texts{"ml/a", "ml/b"}));
+  EXPECT_EQ(reason().find("nobody is put out"), std::string::npos) << reason();
+}
+
+TEST_F(EvictionTest, WhoStaysIsNamedAlsoWhenTheWaitIsOver) {
+  pod();
+  agent.stay = {{"ml/a", {Code::kImpossible, "it is a static pod", {}}}};
+  agent.label("halves");
+  agent.pass(minutes(3));
+  EXPECT_EQ(state(), "failed");
+  EXPECT_TRUE(agent.evicted.empty());
+  EXPECT_NE(reason().find("pod ml/a cannot be evicted: it is a static pod"), std::string::npos)
+      << reason();
 }
 
 TEST_F(EvictionTest, PodsThatShareAnInstanceAreAskedAlthoughWhoseTheProcessIsIsNotKnown) {
