@@ -31,17 +31,19 @@ bool closed(int fd, uint64_t device, uint64_t inode) {
 
 }  // namespace
 
-std::optional<size_t> who_goes(std::span<const Guest> guests, int pid) {
+std::optional<size_t> who_goes(std::span<const Guest> guests, int pid, int kubelet) {
+  const auto is_kubelet = [kubelet](int one) { return one != 0 && one == kubelet; };
   std::map<int, size_t> each;
   size_t most = 0;
-  for (const Guest& guest : guests) most = std::max(most, ++each[guest.pid]);
-  if (pid != 0 && each[pid] >= most) return std::nullopt;
+  for (const Guest& guest : guests)
+    if (!is_kubelet(guest.pid)) most = std::max(most, ++each[guest.pid]);
+  if (most == 0 || (pid != 0 && each[pid] >= most)) return std::nullopt;
   std::optional<size_t> streams;
   for (size_t i = 0; i < guests.size(); ++i) {
     const Guest& guest = guests[i];
-    if (each[guest.pid] < most) continue;
+    if (is_kubelet(guest.pid) || each[guest.pid] < most) continue;
     if (!guest.streams) return i;
-    if (!streams && guest.pid != 0 && most > 1) streams = i;
+    if (!streams && guest.pid != 0 && (most > 1 || is_kubelet(pid))) streams = i;
   }
   return streams;
 }
@@ -155,7 +157,7 @@ bool Acceptor::make_room(Door& door, int pid) {
   std::vector<Guest> guests;
   guests.reserve(door.open.size());
   for (const Connection& one : door.open) guests.push_back({one.pid, one.streams > 0});
-  const std::optional<size_t> place = who_goes(guests, pid);
+  const std::optional<size_t> place = who_goes(guests, pid, kubelet());
   if (!place) return false;
   ++door.refused;
   end(door, *place);

@@ -7,10 +7,13 @@
 // When one more comes than there may be, somebody has to go, and it is somebody of the process that
 // has the most connections: the new one, if it is of that process; else that process's oldest one
 // that holds no ListAndWatch stream. So a client that floods loses what it brings, at the price of
-// an accept() each, and the kubelet, with its one connection or two, is never the one. Processes of
-// other PID namespaces cannot be told apart: they count as one, and lose their oldest connection
-// without a stream to the new one, which has the time of kMaxConnections others to ask for its own.
+// an accept() each, and the kubelet, with its one connection or two, is never the one: also not
+// where each of the others comes from a process of its own, once its PID is known (set_kubelet()).
+// Processes of other PID namespaces cannot be told apart: they count as one, and lose their oldest
+// connection without a stream to the new one, which has the time of kMaxConnections others to ask
+// for its own.
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -41,8 +44,10 @@ struct Guest {
   bool streams = false;
 };
 // Who goes when one more comes, of process `pid`: its place in `guests`, or nothing: the new one. A
-// guest that streams goes only if its process is known and has more than one.
-[[nodiscard]] std::optional<size_t> who_goes(std::span<const Guest> guests, int pid);
+// guest that streams goes only if its process is known and has more than one, or for the kubelet,
+// which is process `kubelet` (0: not known); none of the kubelet's goes for another.
+[[nodiscard]] std::optional<size_t> who_goes(std::span<const Guest> guests, int pid,
+                                             int kubelet = 0);
 
 class Acceptor {
  public:
@@ -74,6 +79,9 @@ class Acceptor {
   [[nodiscard]] Client stream_begun(uint32_t door, std::string_view peer);
   void stream_ended(uint32_t door, const Client& client);
   [[nodiscard]] Counts counts(uint32_t door) const;
+  // The process that the kubelet is; 0: of another PID namespace.
+  void set_kubelet(int pid) { kubelet_.store(pid); }
+  [[nodiscard]] int kubelet() const { return kubelet_.load(); }
 
  private:
   struct Connection {
@@ -104,6 +112,7 @@ class Acceptor {
 
   UniqueFd epoll_;
   UniqueFd stop_;
+  std::atomic<int> kubelet_{0};
   mutable std::mutex mutex_;
   std::map<uint32_t, Door> doors_;  // under mutex_
   uint32_t last_door_ = 0;          // under mutex_

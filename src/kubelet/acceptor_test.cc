@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,10 +29,13 @@ namespace fs = std::filesystem;
 using AcceptorTest = ServedPlugin;
 
 // Another process that connects `count` times, says `bytes` each time, and holds what it has until
-// this ends. It has done so when the object is made.
+// this ends; or as many processes with a connection each. They have done so when the object is
+// made.
 class Crowd {
  public:
-  Crowd(const std::string& path, int count, const std::string& bytes = {}) {
+  enum class Of { kOneProcess, kManyProcesses };
+  Crowd(const std::string& path, int count, const std::string& bytes = {},
+        Of of = Of::kOneProcess) {
     std::array<int, 2> done{}, end{};
     EXPECT_EQ(::pipe2(done.data(), O_CLOEXEC), 0);
     EXPECT_EQ(::pipe2(end.data(), O_CLOEXEC), 0);
@@ -39,18 +43,21 @@ class Crowd {
     if (child_ == 0) {
       ::close(end[1]);
       for (int i = 0; i < count; ++i) {
-        [[maybe_unused]] const ssize_t sent =
+        if (of == Of::kManyProcesses && ::fork() != 0) continue;
+        char byte = 0;
+        [[maybe_unused]] ssize_t told =
             ::send(connect_raw(path), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+        told = ::write(done[1], &byte, 1);
+        if (of == Of::kManyProcesses) break;
       }
       char byte = 0;
-      [[maybe_unused]] ssize_t told = ::write(done[1], &byte, 1);
-      told = ::read(end[0], &byte, 1);
+      [[maybe_unused]] const ssize_t told = ::read(end[0], &byte, 1);
       ::_exit(0);
     }
     ::close(done[1]);
     ::close(end[0]);
     char byte = 0;
-    EXPECT_EQ(::read(done[0], &byte, 1), 1);
+    for (int i = 0; i < count; ++i) EXPECT_EQ(::read(done[0], &byte, 1), 1);
     ::close(done[0]);
     end_ = end[1];
   }
@@ -181,6 +188,26 @@ TEST_F(AcceptorTest, AKubeletGetsItsStreamAmongThoseOfAnother) {
   EXPECT_EQ(watch.list->devices_size(), 3);
 }
 
+TEST_F(AcceptorTest, AKubeletThatIsKnownStaysAmongThoseOfManyProcesses) {
+  serve();
+  acceptor_->set_kubelet(::getpid());
+  const int kubelets = connect_raw(path_);  // it has yet to ask for its stream
+  ASSERT_TRUE(eventually([&] { return server_->connections() == 1; }));
+  const Crowd crowd(path_, 100, {}, Crowd::Of::kManyProcesses);
+  ASSERT_TRUE(eventually([&] { return server_->refused_connections() >= 101 - kMaxConnections; }));
+  pollfd end{kubelets, POLLRDHUP, 0};
+  EXPECT_EQ(::poll(&end, 1, 0), 0) << "it was closed";
+  // Where all the others stream, one of theirs goes.
+  const Crowd more(path_, 100, list_and_watch(1), Crowd::Of::kManyProcesses);
+  Watch watch(channel_);
+  ASSERT_TRUE(watch.reads()) << watch.stream->Finish().error_message();
+  server_->publish(std::make_shared<const ports::DeviceList>(list_of(3)));
+  ASSERT_TRUE(watch.reads());
+  EXPECT_EQ(watch.list->devices_size(), 3);
+  EXPECT_EQ(server_->connections(), kMaxConnections);
+  ::close(kubelets);
+}
+
 TEST_F(AcceptorTest, WhoComesAndGoesWithoutEndKeepsNobodyOut) {
   serve();
   const size_t before = descriptors();
@@ -197,8 +224,8 @@ TEST_F(AcceptorTest, WhoComesAndGoesWithoutEndKeepsNobodyOut) {
 }
 
 TEST(WhoGoes, IsOfTheProcessThatHasMost) {
-  const auto goes = [](std::vector<Guest> guests, int pid) {
-    const std::optional<size_t> place = who_goes(guests, pid);
+  const auto goes = [](std::vector<Guest> guests, int pid, int kubelet = 0) {
+    const std::optional<size_t> place = who_goes(guests, pid, kubelet);
     return place ? static_cast<int>(*place) : -1;
   };
   // The new one, if its process has as many as any.
@@ -215,6 +242,13 @@ TEST(WhoGoes, IsOfTheProcessThatHasMost) {
   EXPECT_EQ(goes({{0, true}, {0, true}, {3, true}}, 4), -1);
   EXPECT_EQ(goes({{0, true}, {0, true}}, 0), -1);
   EXPECT_EQ(goes({{0, true}, {3, true}, {3, true}}, 0), 1);
+  // What is known to be the kubelet's stays, and finds room among those of many processes.
+  EXPECT_EQ(goes({{7, false}, {1, false}, {2, false}}, 3, 7), 1);
+  EXPECT_EQ(goes({{7, true}, {7, false}, {1, true}}, 3, 7), -1);
+  EXPECT_EQ(goes({{1, true}, {2, true}}, 7, 7), 0);
+  EXPECT_EQ(goes({{1, true}, {2, false}}, 7, 7), 1);
+  EXPECT_EQ(goes({{7, true}, {7, false}}, 7, 7), -1);
+  EXPECT_EQ(goes({{0, true}, {7, true}}, 7, 7), -1) << "who the first is is not known";
 }
 
 }  // namespace

@@ -77,6 +77,8 @@ void NodeKubelet::register_plugin(const std::string& resource) {
   const Result<std::string> path = plugin_socket_path(plugin_dir_, resource);
   const auto server = servers_.find(resource);
   CHECK(path.has_value() && server != servers_.end(), "{} is registered and not served", resource);
+  // Whom it asks to connect: among strangers, that one is kept.
+  acceptor_->set_kubelet(pid_that_serves(registration_socket_).value_or(0));
   const uint64_t turn = ++turns_;
   asked_[resource] = {turn, server->second->streams_begun()};
   client_.register_plugin(

@@ -378,7 +378,7 @@ bool Stream::make_room(int pid) {
   std::vector<Guest> guests;
   guests.reserve(server_.streams_.size());
   for (const Stream* stream : server_.streams_) guests.push_back({stream->client.pid, true});
-  const std::optional<size_t> goes = who_goes(guests, pid);
+  const std::optional<size_t> goes = who_goes(guests, pid, server_.options_.acceptor->kubelet());
   if (!goes) return false;
   (*std::next(server_.streams_.begin(), static_cast<std::ptrdiff_t>(*goes)))->cancel();
   return true;

@@ -73,6 +73,7 @@ Result<std::unique_ptr<PluginServer>> ServedPlugin::try_serve() {
     seen_.push_back(std::string(seen.method) + (seen.ok ? " ok" : " failed"));
   };
   options.unique = "test.0";
+  options.acceptor = acceptor_;
   return PluginServer::serve(std::move(options));
 }
 

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "kubelet/acceptor.h"
 #include "kubelet/plugin_server.h"
 
 namespace grpc {
@@ -112,6 +113,7 @@ class ServedPlugin : public ::testing::Test {
   FakeService service_;
   std::mutex mutex_;
   std::vector<std::string> seen_;
+  std::shared_ptr<Acceptor> acceptor_ = std::make_shared<Acceptor>();
   std::unique_ptr<PluginServer> server_;
   std::shared_ptr<grpc::Channel> channel_;  // of the plugin served last
 };

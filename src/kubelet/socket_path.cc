@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -53,24 +54,26 @@ std::string grpc_target(std::string_view path) {
   return out;
 }
 
-std::optional<std::string> who_serves(const std::string& path) {
+std::optional<pid_t> pid_that_serves(const std::string& path) {
   const std::optional<sockaddr_un> address = unix_address(path);
   const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!address || !fd.valid()) return std::nullopt;
-  std::optional<std::string> who;
   // A full backlog (EAGAIN) is somebody too.
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) == 0 ||
-      errno == EAGAIN) {
-    who = "another program";
-    ucred peer{};
-    socklen_t length = sizeof peer;
-    if (::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0) {
-      const std::string command = command_of(peer.pid);
-      who = command.empty() ? fmt::format("another program (PID {})", peer.pid)
-                            : fmt::format("{} (PID {})", command, peer.pid);
-    }
-  }
-  return who;
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address) != 0 &&
+      errno != EAGAIN)
+    return std::nullopt;
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  const bool known = ::getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0;
+  return known ? std::max(peer.pid, 0) : 0;
+}
+
+std::optional<std::string> who_serves(const std::string& path) {
+  const std::optional<pid_t> pid = pid_that_serves(path);
+  if (!pid) return std::nullopt;
+  const std::string command = *pid > 0 ? command_of(*pid) : "";
+  const std::string name = command.empty() ? "another program" : command;
+  return *pid > 0 ? fmt::format("{} (PID {})", name, *pid) : name;
 }
 
 std::expected<Listener, int> listen_at(const std::string& path, const std::string& beside,

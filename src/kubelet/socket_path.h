@@ -26,6 +26,9 @@ namespace gpuslice::kubelet {
 // its PID is in another namespace. Nothing when nobody does.
 [[nodiscard]] std::optional<std::string> who_serves(const std::string& path);
 
+// The process that answers there; 0 when it is of another namespace. Nothing when nobody does.
+[[nodiscard]] std::optional<pid_t> pid_that_serves(const std::string& path);
+
 // A socket that listens at `path` and does not block, bound as `beside` in the same folder and
 // moved into place: whatever file stood at `path` is replaced at once, and nobody finds one that
 // does not listen. The error is errno's.
