@@ -288,12 +288,17 @@ std::string node_in_the_end(NodeModel& node) {
 // beside one that nobody can put out.
 std::string wrongly_evicted(NodeModel& node) { return node.wrong_eviction(); }
 
+// 15. What is withdrawn for a change of MIG is given to nobody new, also while it waits for
+// holders.
+std::string given_all_the_same(NodeModel& node) { return node.kept_back().wrong(); }
+
 }  // namespace
 
+// An instance that was destroyed under its pod leaves the lists as well: the cause first.
 std::string broken_now(NodeModel& node) {
-  for (const auto check : {offered_twice, offered_ghost, withdrawn_from_pod, held_twice, grown,
-                           instance_lost, pending_for_ever, trusted_too_early, not_looked_at,
-                           unasked_config, withdrawn_twice, wrongly_evicted})
+  for (const auto check : {offered_twice, offered_ghost, instance_lost, withdrawn_from_pod,
+                           held_twice, grown, pending_for_ever, trusted_too_early, not_looked_at,
+                           unasked_config, withdrawn_twice, wrongly_evicted, given_all_the_same})
     if (std::string fault = check(node); !fault.empty()) return fault;
   return "";
 }

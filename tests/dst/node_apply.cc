@@ -75,6 +75,8 @@ void NodeModel::apply_waits() {
   if (!connected || now() > apply_->until || random_.chance(1, 40)) return apply_ends(true);
   if (!agent_->withdrawn(*apply_->lease))
     return apply_later(milliseconds(50), &NodeModel::apply_waits);
+  const std::vector<std::string> going = apply_->change->devices_that_go();
+  kept_back_.goes("another program's change", {going.begin(), going.end()});
   apply_later(milliseconds(random_.between(0, 3000)), &NodeModel::apply_works);
 }
 
@@ -98,6 +100,7 @@ void NodeModel::apply_ends(bool abandons) {
   const std::unique_ptr<Apply> ended = std::move(apply_);
   ended->change.reset();
   withdrawals_.excuse();
+  kept_back_.has_ended("another program's change");
   if (ended->lease && agent_ && agent_life_ == ended->life) agent_->give_back(*ended->lease);
 }
 

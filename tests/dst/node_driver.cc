@@ -128,7 +128,7 @@ void NodeModel::recover(std::vector<std::string> gpus) {
 }
 
 void NodeModel::check(std::vector<agent::MigTask> tasks) {
-  ask_driver([this, tasks = std::move(tasks)]() -> Task {
+  ask_driver([this, tasks = std::move(tasks), wishes = wishes_]() -> Task {
     std::vector<agent::MigChecked> checked;
     std::set<std::string> kept;
     forget_who_may_go();
@@ -142,11 +142,25 @@ void NodeModel::check(std::vector<agent::MigTask> tasks) {
     if (!kept.empty()) strike(Fault::kHoldersWaited);
     // One GPU after another is looked at, and other things happen meanwhile.
     if (evicts_) hardware_.wait(milliseconds(random_.between(0, 2000)));
-    return [this, checked, kept] {
+    return [this, checked, kept, wishes] {
       if (wait_ > Duration::zero()) withdrawals_.keeping(kept);
       agent_->on_mig_checked(checked);
+      keep_back(checked, wishes);
     };
   });
+}
+
+// The agent has just heard of this look: where it waits for holders, what would go is kept back.
+// Not if there was another wish meanwhile, nor while the API server's word is awaited.
+void NodeModel::keep_back(const std::vector<agent::MigChecked>& checked, uint64_t wishes) {
+  kept_back_.wish_is_over();
+  const bool awaits_word = now() < agent_born_ + agent::kFirstLabelPatience;
+  if (wishes != wishes_ || awaits_word || mig_status_.state != "pending" ||
+      now() >= wished_at_ + wait_)
+    return;
+  for (const agent::MigChecked& one : checked)
+    if (one.refused && one.refused->code == Code::kInUse)
+      kept_back_.waits(one.gpu.uuid, {one.going.begin(), one.going.end()});
 }
 
 void NodeModel::prepare(agent::MigTask task) {
@@ -159,8 +173,9 @@ void NodeModel::prepare(agent::MigTask task) {
       if (!prepared.ready && prepared.report.error && prepared.report.error->code == Code::kInUse)
         judge_holders(hardware_.state_of(task.gpu), task.wish, prepared.report.refusal.holders);
       return [this, prepared] {
+        prepared_ = {prepared.going.begin(), prepared.going.end()};
         if (prepared.ready)
-          withdrawals_.changing({prepared.going.begin(), prepared.going.end()});
+          withdrawals_.changing(prepared_);
         else
           tell(prepared.report);
         agent_->on_mig_prepared(prepared);
@@ -172,9 +187,12 @@ void NodeModel::prepare(agent::MigTask task) {
 // What failed is tried again, and may take the same away again.
 void NodeModel::tell(const mig::Report& report) {
   if (report.end != mig::End::kDone && report.end != mig::End::kAlready) withdrawals_.excuse();
+  if (report.end != mig::End::kRefused) kept_back_.waits_no_more(report.gpu.uuid);
+  kept_back_.has_ended("a change");
 }
 
 void NodeModel::execute() {
+  kept_back_.goes("a change", prepared_);
   ask_driver([this]() -> Task {
     return in_change([&]() -> Task {
       events_paused_ = change_->report().plan.mode_changes;
@@ -209,7 +227,10 @@ void NodeModel::show(const ports::MigStatus& status) {
   if (status.state != mig_status_.state || status.request != mig_status_.request)
     mig_status_at_ = now();
   mig_status_ = status;
-  if (status.state != "pending") withdrawals_.changed();
+  if (status.state != "pending") {
+    withdrawals_.changed();
+    kept_back_.wish_is_over();
+  }
   // What was kept back is offered again, and goes once more when nobody is in the way.
   if (status.state == "failed" && wait_ > Duration::zero()) withdrawals_.excuse();
   note(fmt::format("MIG {} {}", status.label, status.state));

@@ -88,6 +88,7 @@ void NodeModel::calm(Duration d) { run_until(now() + d); }
 
 void NodeModel::start_agent() {
   ++agent_life_;
+  agent_born_ = now();
   pods_known_ = false;
   kept_from_looking_until(now());
   agent::AgentOptions options;
@@ -179,6 +180,7 @@ void NodeModel::kill_agent() {
   shown_.clear();
   labels_wanted_.clear();
   withdrawals_.forget();
+  kept_back_.forget();
   for (auto& [resource, served] : served_) drop_stream(resource);
   served_.clear();
   published_.clear();

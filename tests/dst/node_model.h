@@ -30,6 +30,7 @@
 #include "bin/api_node.h"
 #include "fault.h"
 #include "hardware.h"
+#include "kept_back.h"
 #include "kube/node_kube.h"
 #include "mig/change.h"
 #include "timeline.h"
@@ -146,6 +147,7 @@ class NodeModel final : public ports::HostFiles,
     return now() - std::max(looked_at_, looks_again_at_);
   }
   [[nodiscard]] const Withdrawals& withdrawals() const { return withdrawals_; }
+  [[nodiscard]] const KeptBack& kept_back() const { return kept_back_; }
   // Null on a node without an API server.
   [[nodiscard]] const ApiServer* api() const { return with_api_ ? &api_ : nullptr; }
   // Files that the Node's label has chosen in this life of the agent, or at its start.
@@ -241,7 +243,7 @@ class NodeModel final : public ports::HostFiles,
   void set_config(const std::string& path, const std::string& text);
   void config_changed();
   void mig_files_changed();
-  void wish_changed() { withdrawals_.begin(); }
+  void wish_changed();
   [[nodiscard]] std::string key_path() const;  // of the key that the label chooses
 
   // Driver.
@@ -253,6 +255,7 @@ class NodeModel final : public ports::HostFiles,
   [[nodiscard]] mig::Options change_options();
   [[nodiscard]] std::vector<std::string> unlisted_ids() const;
   void tell(const mig::Report& report);
+  void keep_back(const std::vector<agent::MigChecked>& checked, uint64_t wishes);
   void after_foreign();
 
   // Health.
@@ -367,6 +370,10 @@ class NodeModel final : public ports::HostFiles,
   MonotonicTime mig_status_at_{};
   std::set<std::string> chosen_;
   Withdrawals withdrawals_;
+  KeptBack kept_back_;
+  uint64_t wishes_ = 0;             // that there were
+  MonotonicTime wished_at_{};       // the newest
+  std::set<std::string> prepared_;  // devices that the prepared change takes away
   ApiServer api_;
 
   // Kubelet.
@@ -393,6 +400,7 @@ class NodeModel final : public ports::HostFiles,
   // The agent, with what bin/ puts around it.
   Log log_;
   uint64_t agent_life_ = 0;
+  MonotonicTime agent_born_{};
   bool killing_ = false;
   int dies_in_calls_ = -1;  // of ports
   Fault dies_by_ = Fault::kKilledBetweenCalls;

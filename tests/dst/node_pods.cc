@@ -55,6 +55,7 @@ void NodeModel::pod_comes() {
   if (const auto answer = service.preferred({{container}}); answer) ids = answer->containers.at(0);
   const auto allocated = service.allocate({{ids}});
   note(fmt::format("pod {} {}", resource, allocated ? "admitted" : "refused"));
+  if (allocated) kept_back_.given(ids, hardware_.gpus());
   // A device that another program has just destroyed: the container cannot be started.
   const std::set<std::string>& uuids = hardware_.uuids();
   const bool there = std::all_of(ids.begin(), ids.end(), [&](const std::string& id) {

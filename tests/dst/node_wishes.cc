@@ -64,6 +64,13 @@ std::string good_text(Random& random) {
 
 }  // namespace
 
+void NodeModel::wish_changed() {
+  ++wishes_;
+  wished_at_ = now();
+  withdrawals_.begin();
+  kept_back_.wish_is_over();
+}
+
 void NodeModel::first_wishes() {
   if (with_api_) {
     for (const char* key : kKeys) good_texts_[key_file(key)] = good_text(random_);
