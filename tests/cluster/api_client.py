@@ -96,6 +96,7 @@ class ApiClient:
         self.check("a client certificate", self.certificate)
         self.check("an account without rights is told so", self.no_rights)
         self.check("a stranger's CA is not believed", self.stranger)
+        self.check("a token that is not valid any more: told, and the one that replaces it is used", self.token_ends)
 
     def applied(self):
         # An agent that ran before has applied labels under the same name; these go first, and what others set stays.
@@ -262,6 +263,29 @@ current-context: x
         config = pki / "stranger.kubeconfig"
         config.write_text((pki / "admin.kubeconfig").read_text().replace("/ca.crt", "/x.crt"))
         self.first_words(config, "reachable invalid-config")
+
+    def token_ends(self):
+        """Tokens end with their account; one of its name that is made again has others. The API server remembers a token for ten seconds."""
+        folder = self.account_folder("ends", NAMESPACE, "gpuslice")
+        probe = Probe(self.cluster, self.program, NODE, "in-cluster", SERVICE_IP, PORT, folder)
+        try:
+            probe.says("reachable ok")
+            probe.do("labels nvidia.com/gpu.count=1")
+            probe.says("labels ok")
+            self.cluster.kubectl("delete", "serviceaccount", "gpuslice", "-n", NAMESPACE)
+            self.cluster.apply(RBAC.read_text())
+            time.sleep(12)
+            probe.do("labels nvidia.com/gpu.count=2")
+            line = probe.says("labels", "Unauthorized")
+            (folder / "token").write_text(self.cluster.kubectl("create", "token", "gpuslice", "-n", NAMESPACE))
+            probe.do("labels nvidia.com/gpu.count=3")
+            probe.says("labels ok")
+            probe.says("node", "nvidia.com/gpu.count=3", seconds=60)
+            probe.do("labels")
+            probe.says("labels ok")
+        finally:
+            probe.close()
+        return line[:200]
 
     def first_words(self, config, words):
         probe = Probe(self.cluster, self.program, NODE, "kubeconfig", config)
