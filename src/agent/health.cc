@@ -118,6 +118,7 @@ bool Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu
     there->asked = false;
     const bool told = there->energy_mj.has_value();
     there->energy_mj.reset();
+    there->most_mj = 0;
     // The first reason stays, but for one that its loss or a clean probe would take away.
     const bool graver = policy_.clean_probe(there->xid) && !probe;
     if (!there->lost && !graver) return told;
@@ -181,18 +182,19 @@ void Health::look_at_marks(const HealthLook& look) {
 void Health::look_for_resets(const HealthLook& look) {
   for (const ports::Gpu& gpu : look.gpus) {
     if (look.silent.contains(gpu.uuid)) continue;
+    // Each mark by what looks since it came have told: one that came after the reset stays.
     const auto of_it = [&](const HealthMark& mark) { return mark.gpu == gpu.uuid; };
-    const auto any = [&](auto matches) {
-      return std::any_of(record_.marks.begin(), record_.marks.end(),
-                         [&](const HealthMark& mark) { return of_it(mark) && matches(mark); });
-    };
     // Nothing but a reset ends this request of the driver.
-    if (gpu.recovery_action == 0U && any([](const HealthMark& mark) { return mark.asked; }))
-      forget_all(of_it, "the GPU had asked for a reset, and asks no more: it was reset");
-    if (counts_energy(gpu) && any([&](const HealthMark& mark) {
-          return mark.energy_mj && *gpu.energy_mj < std::max(*mark.energy_mj, mark.most_mj);
-        }))
-      forget_all(of_it, "the driver has initialised the GPU anew: it was reset");
+    if (gpu.recovery_action == 0U)
+      forget_all([&](const HealthMark& mark) { return of_it(mark) && mark.asked; },
+                 "the GPU had asked for a reset, and asks no more: it was reset");
+    if (counts_energy(gpu))
+      forget_all(
+          [&](const HealthMark& mark) {
+            return of_it(mark) && mark.energy_mj &&
+                   *gpu.energy_mj < std::max(*mark.energy_mj, mark.most_mj);
+          },
+          "the driver has initialised the GPU anew: it was reset");
     for (HealthMark& mark : record_.marks) {
       if (!of_it(mark)) continue;
       if (gpu.recovery_action) mark.asked = asks_for_reset(gpu);

@@ -332,11 +332,28 @@ TEST_F(HealthTest, AFailureSinceTheLastLookIsNotEndedByAResetBeforeIt) {
   gpus[0].energy_mj = 20;
   EXPECT_TRUE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 95, {}, {}}, gpus, kNow));
   look();
-  EXPECT_EQ(reasons().size(), 1U);
+  gpus[0].energy_mj = 21;
+  look();
+  EXPECT_EQ(reasons().size(), 1U) << "what was told before that failure counts no more";
   EXPECT_FALSE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 31, {}, {}}, gpus, kNow));
   gpus[0].energy_mj = 10;
   look();
   EXPECT_TRUE(reasons().empty());
+}
+
+TEST_F(HealthTest, AFailureOfAnInstanceThatWasMadeAfterTheResetStays) {
+  gpus[1].energy_mj = 1000;
+  gpus[1].persistence_mode = true;
+  gpus[1].recovery_action = 1;
+  xid("GPU-1", 79);
+  look();
+  // Before the next look it is reset, and an instance of its new layout fails.
+  gpus[1].energy_mj = 20;
+  gpus[1].recovery_action = 0;
+  xid("GPU-1", 48, 1, 1);
+  look();
+  ASSERT_EQ(reasons().size(), 1U);
+  EXPECT_NE(reasons()["MIG-b"].find("XID 48"), std::string::npos);
 }
 
 TEST_F(HealthTest, AFailureAfterTheResetIsNotTakenForTheOneBefore) {

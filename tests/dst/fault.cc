@@ -57,7 +57,8 @@ std::string_view fault_name(Fault fault) {
                                          "evicted, gone",
                                          "evicted, another",
                                          "eviction cut",
-                                         "pod never ends"};
+                                         "pod never ends",
+                                         "marked GPU reset"};
   static_assert(std::size(kNames) == kFaults);
   return kNames[static_cast<size_t>(fault)];
 }

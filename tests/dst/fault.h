@@ -62,8 +62,9 @@ enum class Fault : uint8_t {
   kEvictedAnother,  // another pod has its name by then: 409
   kEvictionCut,     // the API server goes away in the middle of one
   kPodNeverEnds,    // it was evicted, and stays
+  kMarkedReset,     // another program resets a GPU that an XID has marked
 };
-inline constexpr size_t kFaults = static_cast<size_t>(Fault::kPodNeverEnds) + 1;
+inline constexpr size_t kFaults = static_cast<size_t>(Fault::kMarkedReset) + 1;
 [[nodiscard]] std::string_view fault_name(Fault fault);
 
 }  // namespace gpuslice::dst

@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t kLeastStrikes = 100;  // of each fault, in a run of many seeds
 constexpr uint64_t kEvents = 220;        // of a node's life
 constexpr Duration kCalm = std::chrono::seconds(90);
+constexpr Duration kTry = std::chrono::seconds(2);
 constexpr uint64_t kProgress = 10'000;  // seeds
 constexpr uint64_t kMostFailed = 10;    // then it ends
 
@@ -54,6 +55,11 @@ Outcome run_seed(uint64_t seed, const Options& options) {
     node.heal();
     node.calm(kCalm + node.wait());
     outcome.broken = broken_now(node);
+    // A change that cannot be may be tried once more just then.
+    if (outcome.broken.empty() && !broken_in_the_end(node).empty()) {
+      node.calm(kTry);
+      outcome.broken = broken_now(node);
+    }
     if (outcome.broken.empty()) outcome.broken = broken_in_the_end(node);
     if (!outcome.broken.empty()) outcome.at_event = options.events;
   }

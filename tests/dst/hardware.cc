@@ -21,7 +21,7 @@ bool changes_something(std::string_view call) {
 
 }  // namespace
 
-Hardware::Hardware(Random& random) {
+Hardware::Hardware(Random& random, const Timeline& timeline) : timeline_(timeline) {
   constexpr std::array<const char*, 5> kBoards = {"A100-SXM4-40GB", "A30-24GB", "H100-80GB-SXM",
                                                   "RTX-PRO-6000-Blackwell-96GB", "T4"};
   sim::NodeOptions options;
@@ -41,10 +41,12 @@ Hardware::Hardware(Random& random) {
   world_ = std::move(*made);
   nvml_ = std::make_unique<sim::WorldNvml>(*world_);
   nvml_->set_hooks({[this](std::string_view call, const std::string&) { return before(call); },
-                    [this](std::string_view, const std::string&) -> std::optional<Error> {
+                    [this](std::string_view call, const std::string&) -> std::optional<Error> {
+                      if (changes_something(call)) settle_counters();
                       count_call();
                       return std::nullopt;
                     }});
+  begin_counters(random);
   for (uint32_t i = 0; i < options.gpus.size(); ++i) {
     const auto found = gpu::find_board(options.gpus[i].board);
     if (!found || !(*found)->mig()) continue;
@@ -80,10 +82,12 @@ Result<ports::Inventory> Hardware::inventory() {
   TRY_ASSIGN(const uint32_t count, nvml_->gpu_count());
   for (uint32_t i = 0; i < count; ++i) {
     auto gpu = nvml_->gpu(GpuIndex{i}, ports::Detail::kInventory);
-    if (gpu)
+    if (gpu) {
+      tell_energy(*gpu);
       out.gpus.push_back(std::move(*gpu));
-    else
+    } else {
       out.silent.push_back({GpuIndex{i}, std::move(gpu).error()});
+    }
   }
   return out;
 }
@@ -239,6 +243,7 @@ void Hardware::reboot() {
     sim::reboot(s);
     return true;
   });
+  settle_counters();
   drop_locks();
 }
 

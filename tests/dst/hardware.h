@@ -20,6 +20,7 @@
 #include "sim/mig.h"
 #include "sim/nvml_port.h"
 #include "sim/world.h"
+#include "timeline.h"
 
 namespace gpuslice::dst {
 
@@ -30,7 +31,8 @@ struct Died {
 
 class Hardware final : public ports::Locks, public ports::Pause {
  public:
-  explicit Hardware(Random& random);
+  // `timeline`: what its counters run by.
+  Hardware(Random& random, const Timeline& timeline);
 
   // --- as the driver shows it
   [[nodiscard]] Result<ports::Inventory> inventory();
@@ -115,9 +117,19 @@ class Hardware final : public ports::Locks, public ports::Pause {
     std::set<std::string> all;
   };
 
+  // How long the driver has kept a GPU initialised since it was reset.
+  struct Counter {
+    uint64_t generation = 0;
+    MonotonicTime since{};
+  };
+  void begin_counters(Random& random);
+  void settle_counters();
+  void tell_energy(ports::Gpu& gpu);
+
   [[nodiscard]] std::optional<Error> before(std::string_view call);
   [[nodiscard]] const Names& names();
 
+  const Timeline& timeline_;
   std::unique_ptr<sim::World> world_;
   std::unique_ptr<sim::WorldNvml> nvml_;
   const gpu::Board* mig_board_ = nullptr;
@@ -134,6 +146,9 @@ class Hardware final : public ports::Locks, public ports::Pause {
   int failing_changes_ = 0;
   bool away_ = false;
   int32_t next_pid_ = 5000;
+  std::vector<Counter> counters_;  // by index
+  bool tells_energy_ = false;
+  bool keeps_initialised_ = false;
 };
 
 }  // namespace gpuslice::dst

@@ -104,11 +104,14 @@ bool Hardware::wants_reset(uint32_t index, Fault fault) {
 }
 
 bool Hardware::reset_by_others(uint32_t index) {
-  return world_
-      ->write([&](sim::State& s) {
-        return s.gpus[index].lost == 0 && sim::reset_gpu(s, index, kRoot) == sim::Ret::kSuccess;
-      })
-      .value_or(false);
+  const bool done =
+      world_
+          ->write([&](sim::State& s) {
+            return s.gpus[index].lost == 0 && sim::reset_gpu(s, index, kRoot) == sim::Ret::kSuccess;
+          })
+          .value_or(false);
+  settle_counters();
+  return done;
 }
 
 }  // namespace gpuslice::dst

@@ -252,6 +252,22 @@ std::string troubles_in_the_end(NodeModel& node) {
   return "";
 }
 
+// 10, in the end: no XID is told of whose GPU was reset, wherever the driver tells of it.
+std::string marked_in_the_end(NodeModel& node) {
+  for (const auto& [uuid, why] : node.agent()->status()->unhealthy) {
+    if (why.find("XID ") == std::string::npos || node.was_struck(uuid)) continue;
+    const auto& gpus = node.hardware().gpus();
+    const auto of_struck = [&](const ports::Gpu& gpu) {
+      return node.was_struck(gpu.uuid) &&
+             std::any_of(gpu.mig_devices.begin(), gpu.mig_devices.end(),
+                         [&](const ports::MigDevice& one) { return one.uuid == uuid; });
+    };
+    if (std::none_of(gpus.begin(), gpus.end(), of_struck))
+      return fmt::format("the agent says \"{}\" of {}, and its GPU was reset since", why, uuid);
+  }
+  return "";
+}
+
 // 11. A configuration counts only when the Node's label chose its file, in this life of the agent
 // or at its start; before the first sight of the Node the last good one alone.
 std::string unasked_config(NodeModel& node) {
@@ -315,6 +331,7 @@ std::string broken_in_the_end(NodeModel& node) {
   if (std::string layout = layout_in_the_end(node); !layout.empty()) return layout;
   if (std::string said = node_in_the_end(node); !said.empty()) return said;
   if (std::string said = troubles_in_the_end(node); !said.empty()) return said;
+  if (std::string said = marked_in_the_end(node); !said.empty()) return said;
   agent::Hardware hardware;
   hardware.gpus = node.visible_gpus();
   for (const auto& [uuid, why] : node.agent()->status()->unhealthy)

@@ -57,6 +57,7 @@ void NodeModel::ask_inventory() {
       if (!inventory) demand_all();
       if (inventory) {
         demand(ill);
+        look_at_counters(*inventory);
         seen_uuids_ = std::move(uuids);
         for (const ports::Gpu& gpu : inventory->gpus) {
           shown_.insert(gpu.uuid);

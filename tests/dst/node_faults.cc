@@ -45,6 +45,7 @@ void NodeModel::fault_event(Fault fault) {
     case Fault::kXid:
     case Fault::kTroubleOver:
     case Fault::kResetByOthers:
+    case Fault::kMarkedReset:
       return driver_fault(fault);
     case Fault::kEccErrors:
     case Fault::kRemapPending:
@@ -120,6 +121,8 @@ void NodeModel::driver_fault(Fault fault) {
       return after_foreign();
     case Fault::kTroubleOver:
       return recover_one();
+    case Fault::kMarkedReset:
+      return reset_a_marked_one();
     case Fault::kResetByOthers:
       (void)reset_by_others(static_cast<uint32_t>(random_.below(hardware_.count())));
       return;

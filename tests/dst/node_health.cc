@@ -40,7 +40,7 @@ void NodeModel::xid() {
     agent_->on_gpu_event(event);
     if (event.xid == 13 || event.xid == 31 || event.xid == 109) return;
     for (const std::string& uuid : marked) {
-      ever_struck_.insert(uuid);
+      ever_struck_[uuid] = {event.gpu, std::nullopt};
       struck_.try_emplace(uuid, event.gpu, hardware_.making(uuid), now() + seconds(2));
     }
   });
@@ -54,14 +54,54 @@ void NodeModel::heal_struck() {
   });
 }
 
+// Another program resets a GPU that an XID has marked; if none is, one will be.
+void NodeModel::reset_a_marked_one() {
+  for (uint32_t i = 0; i < hardware_.count(); ++i)
+    if (struck_.contains(hardware_.gpus()[i].uuid) && reset_by_others(i)) return;
+  xid();
+}
+
+// The agent is about to hear of this look: a counter that is less than looks since an XID have told
+// began anew, with a reset of the GPU.
+void NodeModel::look_at_counters(const ports::Inventory& inventory) {
+  for (const ports::Gpu& gpu : inventory.gpus) {
+    if (!gpu.energy_mj || !gpu.persistence_mode.value_or(false)) continue;
+    const auto began_anew = [&](const EverStruck& struck) {
+      return struck.gpu == gpu.uuid && struck.energy_mj && *gpu.energy_mj < *struck.energy_mj;
+    };
+    std::erase_if(ever_struck_, [&](const auto& one) { return began_anew(one.second); });
+    for (auto& [uuid, struck] : ever_struck_)
+      if (struck.gpu == gpu.uuid) struck.energy_mj = gpu.energy_mj;
+  }
+}
+
+// The next life of the agent knows what the first look after an XID told, if that was written.
+void NodeModel::forget_unwritten_counts(const agent::HealthRecord& written) {
+  for (auto& [uuid, struck] : ever_struck_) {
+    std::optional<uint64_t> least;
+    bool all = true;
+    for (const agent::HealthMark& mark : written.marks) {
+      bool of_it = !mark.gi && mark.gpu == uuid;
+      for (const ports::Gpu& gpu : hardware_.gpus())
+        for (const ports::MigDevice& device : gpu.mig_devices)
+          of_it = of_it || (device.uuid == uuid && mark.is_of(gpu, device));
+      if (!of_it) continue;
+      all = all && mark.energy_mj;
+      if (mark.energy_mj) least = std::min(least.value_or(*mark.energy_mj), *mark.energy_mj);
+    }
+    struck.energy_mj = all ? least : std::nullopt;
+  }
+}
+
 // A full disk keeps from the next life of the agent what this one knew.
 void NodeModel::forget_unwritten_marks() {
-  if (struck_.empty()) return;
+  if (ever_struck_.empty()) return;
   const auto file = files_.find(std::string(kLedger) + ".health");
   std::map<std::string, std::string> known;
   if (file != files_.end())
     if (auto record = agent::parse_health(file->second, *boot_id())) {
       record->troubles.clear();
+      forget_unwritten_counts(*record);
       known = agent::reasons_of(*record, hardware_.gpus());
     }
   std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
@@ -102,8 +142,10 @@ void NodeModel::recover_one() {
 }
 
 bool NodeModel::reset_by_others(uint32_t index) {
+  const bool marked = struck().contains(hardware_.gpus()[index].uuid);
   if (!hardware_.reset_by_others(index)) return false;
   strike(Fault::kResetByOthers);
+  if (marked) strike(Fault::kMarkedReset);
   after_foreign();
   return true;
 }

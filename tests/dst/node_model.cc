@@ -21,7 +21,7 @@ void Trace::add(std::string_view text) {
 
 NodeModel::NodeModel(uint64_t seed, bool keep_trace)
     : random_(seed),
-      hardware_(random_),
+      hardware_(random_, time_),
       with_api_(random_.chance(2, 3)),
       api_(
           time_, random_, [this](Fault fault) { strike(fault); }, [this] { port_call(); }),

@@ -33,27 +33,12 @@
 #include "kept_back.h"
 #include "kube/node_kube.h"
 #include "mig/change.h"
+#include "pod.h"
+#include "struck.h"
 #include "timeline.h"
 #include "withdrawals.h"
 
 namespace gpuslice::dst {
-
-struct Pod {
-  uint64_t number = 0;
-  std::string name;
-  std::string resource;
-  std::vector<std::string> ids;
-  bool daemon = false;     // a DaemonSet's
-  bool is_static = false;  // a file's
-  bool leaving = false;    // it was evicted, and its grace period runs
-  bool stuck = false;      // … for ever
-  // The making of each MIG device that it holds, and who computes there.
-  std::map<std::string, uint64_t> generations;
-  std::vector<uint16_t> clients;
-
-  // Nobody can put it out: it would be back at once.
-  [[nodiscard]] bool stays() const { return daemon || is_static; }
-};
 
 class Trace {
  public:
@@ -65,14 +50,6 @@ class Trace {
  private:
   uint64_t hash_ = 1469598103934665603ULL;
   std::vector<std::string> lines_;
-};
-
-// What an XID that is not ignored has marked: unhealthy from `due` on, until the hardware itself
-// has changed.
-struct Struck {
-  std::string gpu;
-  uint64_t making = 0;  // of a MIG device its generation, of a GPU its resets
-  MonotonicTime due{};
 };
 
 // The kubelet's picture of one resource.
@@ -132,7 +109,8 @@ class NodeModel final : public ports::HostFiles,
     heal_struck();
     return struck_;
   }
-  // An XID marked it in this life of the machine: the agent may take longer to trust it again.
+  // An XID marked it in this life of the machine, and no counter has told of a reset since: the
+  // agent may take longer to trust it again.
   [[nodiscard]] bool was_struck(const std::string& uuid) const {
     return ever_struck_.contains(uuid);
   }
@@ -265,6 +243,9 @@ class NodeModel final : public ports::HostFiles,
                                          Fault::kTooHot};
   void xid();
   void heal_struck();
+  void reset_a_marked_one();
+  void look_at_counters(const ports::Inventory& inventory);
+  void forget_unwritten_counts(const agent::HealthRecord& written);
   void forget_unwritten_marks();
   void fall_ill(Fault fault);
   void recover_later(uint32_t index, Fault fault, Duration d);
@@ -344,7 +325,8 @@ class NodeModel final : public ports::HostFiles,
   std::set<std::string> memoed_;      // GPUs, by agents of this boot
   std::set<std::string> taken_;
   std::map<std::string, Struck> struck_;
-  std::set<std::string> ever_struck_;
+  // By UUID of a GPU or of a MIG device, unless its GPU was seen to be reset since.
+  std::map<std::string, EverStruck> ever_struck_;
   std::map<std::string, MonotonicTime> demanded_;
   Troubles troubles_;
   std::map<std::string, bool> hot_;  // so hot, by the agent's looks, that it must cool down

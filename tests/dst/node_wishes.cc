@@ -22,11 +22,12 @@ constexpr const char* kKeys[] = {"a", "b", "default"};
 constexpr std::string_view kBadTexts[] = {
     "version: v2\n",
     "version: v1\nsharing:\n  timeSlice: {}\n",
-    "version: v1\nsharing:\n  timeSlicing:\n    resources:\n    - name: nvidia.com/gpu\n      "
-    "repilcas: 4\n",
+    ("version: v1\nsharing:\n  timeSlicing:\n    resources:\n    - name: nvidia.com/gpu\n      "
+     "repilcas: 4\n"),
     "sharing: [\n",
-    "version: v1\nsharing:\n  timeSlicing:\n    resources:\n    - {name: nvidia.com/gpu, replicas: "
-    "900000}\n",
+    ("version: v1\nsharing:\n  timeSlicing:\n    resources:\n    - {name: nvidia.com/gpu, "
+     "replicas: "
+     "900000}\n"),
     "apiVersion: v1\nkind: ConfigMap\ndata: {}\n",
 };
 
