@@ -167,9 +167,11 @@ void Agent::on_inventory(Result<ports::Inventory> inventory) {
   fresh.kind = hardware_.kind;
   hardware_ = std::move(fresh);
   gpus_shown_.reset();
-  health_.on_inventory({hardware_.gpus, silent_, mute, driver_.version, now, ports_.clock.wall()});
+  const MonotonicTime begun = inventory->begun == MonotonicTime{} ? now : inventory->begun;
+  health_.on_inventory(
+      {hardware_.gpus, silent_, mute, driver_.version, begun, now, ports_.clock.wall()});
   merge_health();
-  withdrawals_.looked(inventory->begun == MonotonicTime{} ? now : inventory->begun);
+  withdrawals_.looked(begun);
   partition_.on_inventory(hardware_.gpus, silent_);
   known_ = hardware_.gpus;
   memo_dirty_ = true;

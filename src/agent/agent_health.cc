@@ -35,7 +35,7 @@ std::string name_of(const std::string& uuid, const std::vector<ports::Gpu>& gpus
 }  // namespace
 
 void Agent::on_gpu_event(const ports::GpuEvent& event) {
-  if (health_.on_event(event, hardware_.gpus, ports_.clock.wall()))
+  if (health_.on_event(event, hardware_.gpus, ports_.clock.now(), ports_.clock.wall()))
     next_inventory_ = ports_.clock.now();
   merge_health();
 }

@@ -87,14 +87,15 @@ void Health::start(std::string boot_id) {
 }
 
 bool Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known,
-                      WallTime now) {
+                      MonotonicTime now, WallTime wall) {
   std::vector<HealthMark>& marks = record_.marks;
   HealthMark mark;
   mark.gpu = event.gpu;
   mark.gi = event.gi;
   if (mark.gi) mark.ci = event.ci;
   mark.xid = event.kind == ports::GpuEvent::Kind::kXid ? event.xid : kXidOfDoubleBitEcc;
-  mark.since = whole_seconds(now);
+  mark.since = whole_seconds(wall);
+  mark.told = now;
   count(mark.gpu, mark.xid);
   if (policy_.ignores(mark.xid)) {
     log_.once(Level::kInfo, log_key(mark),
@@ -119,6 +120,7 @@ bool Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu
     const bool told = there->energy_mj.has_value();
     there->energy_mj.reset();
     there->most_mj = 0;
+    there->told = now;
     // The first reason stays, but for one that its loss or a clean probe would take away.
     const bool graver = policy_.clean_probe(there->xid) && !probe;
     if (!there->lost && !graver) return told;
@@ -196,7 +198,8 @@ void Health::look_for_resets(const HealthLook& look) {
           },
           "the driver has initialised the GPU anew: it was reset");
     for (HealthMark& mark : record_.marks) {
-      if (!of_it(mark)) continue;
+      // A look that began before may have read the GPU as it was before a reset.
+      if (!of_it(mark) || mark.told > look.begun) continue;
       if (gpu.recovery_action) mark.asked = asks_for_reset(gpu);
       if (!counts_energy(gpu)) continue;
       if (!mark.energy_mj) mark.energy_mj = gpu.energy_mj;

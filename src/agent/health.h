@@ -61,6 +61,7 @@ struct HealthMark {
   std::set<std::string> devices;  // MIG devices that it was seen to be; not in the file
   uint32_t misses = 0;            // inventories that did not show what it names
   uint64_t most_mj = 0;           // of that counter, since the agent runs
+  MonotonicTime told{};           // the newest XID of it; not in the file
 
   [[nodiscard]] bool is_of(const ports::Gpu& of, const ports::MigDevice& device) const {
     return gpu == of.uuid && gi && *gi == device.gi && (!ci || *ci == device.ci);
@@ -105,6 +106,7 @@ struct HealthLook {
   const std::map<std::string, std::string>& silent;  // why some of them do not answer
   const std::set<std::string>& mute;  // … which of these are there all the same; others are lost
   std::string_view driver;            // its version
+  MonotonicTime begun{};              // what is told of a GPU is not from before it
   MonotonicTime now{};
   WallTime wall{};
 };
@@ -119,7 +121,8 @@ class Health {
     policy_.set_clean_probes(std::move(probes));
   }
   // True: another look at the hardware now makes certain that a reset from here on is seen.
-  bool on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known, WallTime now);
+  bool on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu>& known,
+                MonotonicTime now, WallTime wall);
   void on_inventory(const HealthLook& look);
   // We reset this GPU.
   void on_reset(const std::string& gpu);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct HealthTest : ::testing::Test {
   std::unique_ptr<Health> health;
   std::string driver = "580.65.06";
   MonotonicTime now{std::chrono::seconds(100)};
+  std::optional<MonotonicTime> begun;  // of a look; nothing: just now
   // GPU-0 whole; GPU-1 with two GPU instances, the first of two compute instances.
   std::vector<ports::Gpu> gpus;
 
@@ -68,11 +70,11 @@ struct HealthTest : ::testing::Test {
     event.xid = code;
     if (gi) event.gi = GiId{*gi};
     if (ci) event.ci = CiId{*ci};
-    health->on_event(event, gpus, kNow);
+    health->on_event(event, gpus, now, kNow);
     health->write();
   }
   void look(const Reasons& silent = {}, const std::set<std::string>& mute = {}) {
-    health->on_inventory({gpus, silent, mute, driver, now, kNow});
+    health->on_inventory({gpus, silent, mute, driver, begun.value_or(now), now, kNow});
     health->write();
   }
   // Looks every five seconds, as the agent does.
@@ -99,7 +101,7 @@ TEST_F(HealthTest, AnXidGoesToWhatItNames) {
 }
 
 TEST_F(HealthTest, ADoubleBitErrorIsXid48) {
-  health->on_event({"GPU-0", ports::GpuEvent::Kind::kDoubleBitEcc, 0, {}, {}}, gpus, kNow);
+  health->on_event({"GPU-0", ports::GpuEvent::Kind::kDoubleBitEcc, 0, {}, {}}, gpus, now, kNow);
   EXPECT_EQ(reasons(), (Reasons{{"GPU-0", "XID 48 at 2026-09-21T14:13:20Z"}}));
 }
 
@@ -182,7 +184,7 @@ TEST_F(HealthTest, AnXidAfterTheLossOutlivesTheComingBack) {
   xid("GPU-0", 95);
   look({{"GPU-0", "GPU is lost"}});
   xid("GPU-1", 79, 1, 0);
-  health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 79, GiId{1}, {}}, gpus, kNow);
+  health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 79, GiId{1}, {}}, gpus, now, kNow);
   look();
   EXPECT_EQ(health->record().marks.size(), 2U);
   EXPECT_EQ(reasons().count("GPU-0"), 0U);
@@ -326,16 +328,37 @@ TEST_F(HealthTest, AFailureSinceTheLastLookIsNotEndedByAResetBeforeIt) {
   gpus[0].energy_mj = 1000;
   gpus[0].persistence_mode = true;
   look();
-  EXPECT_TRUE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 79, {}, {}}, gpus, kNow))
+  EXPECT_TRUE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 79, {}, {}}, gpus, now, kNow))
       << "a look now tells a reset before it from one that comes";
   look();
   gpus[0].energy_mj = 20;
-  EXPECT_TRUE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 95, {}, {}}, gpus, kNow));
+  EXPECT_TRUE(
+      health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 95, {}, {}}, gpus, now, kNow));
   look();
   gpus[0].energy_mj = 21;
   look();
   EXPECT_EQ(reasons().size(), 1U) << "what was told before that failure counts no more";
-  EXPECT_FALSE(health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 31, {}, {}}, gpus, kNow));
+  EXPECT_FALSE(
+      health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, 31, {}, {}}, gpus, now, kNow));
+  gpus[0].energy_mj = 10;
+  look();
+  EXPECT_TRUE(reasons().empty());
+}
+
+TEST_F(HealthTest, ALookThatBeganBeforeAFailureSaysNothingOfWhatCameBeforeIt) {
+  gpus[0].energy_mj = 1000;
+  gpus[0].persistence_mode = true;
+  gpus[0].recovery_action = 1;
+  // The GPU is read, reset, and fails; then what was read is told.
+  begun = now;
+  now += std::chrono::seconds(4);
+  xid("GPU-0", 79);
+  look();
+  begun.reset();
+  gpus[0].energy_mj = 20;
+  gpus[0].recovery_action = 0;
+  look();
+  EXPECT_EQ(reasons().size(), 1U);
   gpus[0].energy_mj = 10;
   look();
   EXPECT_TRUE(reasons().empty());
@@ -454,11 +477,11 @@ TEST_F(CleanProbe, ARestartBeginsItAnewAndAnotherConfigurationCounts) {
 
 TEST_F(HealthTest, AStormIsBounded) {
   for (uint32_t i = 0; i < 3000; ++i)
-    health->on_event({"GPU-1", ports::GpuEvent::Kind::kXid, 79, GiId{i}, CiId{0}}, gpus, kNow);
+    health->on_event({"GPU-1", ports::GpuEvent::Kind::kXid, 79, GiId{i}, CiId{0}}, gpus, now, kNow);
   EXPECT_LE(health->record().marks.size(), 1024U);
   EXPECT_EQ(reasons().at("GPU-1"), kReason79);
   for (uint64_t code = 200; code < 800; ++code)
-    health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, code, {}, {}}, gpus, kNow);
+    health->on_event({"GPU-0", ports::GpuEvent::Kind::kXid, code, {}, {}}, gpus, now, kNow);
   EXPECT_LE(health->counts().size(), 513U);
 }
 
