@@ -445,6 +445,12 @@ std::map<std::string, Building> wished_of(const Hardware& hardware, const Effect
 Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective& config,
                                       const HeldIds& held, Oversize oversize) {
   DeviceTable table;
+  if (const std::string& how = config.text(Flag::kDeviceDiscoveryStrategy);
+      how == "tegra" || how == "vfio")
+    table.warnings.push_back(
+        fmt::format("deviceDiscoveryStrategy {}: GPUs are found through NVML all the same, and "
+                    "others are not served; write nvml or auto",
+                    how));
   auto by_name = wished_of(hardware, config, held, table);
   const bool fail_greater =
       config.time_slicing && config.time_slicing->fail_requests_greater_than_one;

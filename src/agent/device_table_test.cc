@@ -90,6 +90,21 @@ TEST(DeviceTable, WhatMatchesNothingIsSaid) {
           "sharing: this node has no device 7 of nvidia.com/gpu (line 1)"}));
 }
 
+TEST(DeviceTable, AWayOfFindingGpusThatIsNotThereIsTold) {
+  for (const std::string how : {"tegra", "vfio"}) {
+    const DeviceTable table =
+        make_device_table(gpus(1), config_of("flags: {deviceDiscoveryStrategy: " + how + "}"), {})
+            .value();
+    EXPECT_EQ(table.warnings,
+              std::vector<std::string>{"deviceDiscoveryStrategy " + how +
+                                       ": GPUs are found through NVML all the same, and others are "
+                                       "not served; write nvml or auto"});
+  }
+  EXPECT_TRUE(make_device_table(gpus(1), config_of("flags: {deviceDiscoveryStrategy: nvml}"), {})
+                  .value()
+                  .warnings.empty());
+}
+
 TEST(DeviceTable, HeldIdsStayAndFreeOnesGoFirst) {
   const HeldIds held = {{"nvidia.com/gpu", {uuid(0) + "::7", uuid(0) + "::9"}}};
   EXPECT_EQ(ids(make_device_table(gpus(1), shared(3), held).value()),

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/text.h"
 
@@ -82,6 +83,7 @@ void Health::start(std::string boot_id) {
     return;
   }
   record_ = std::move(*record);
+  for (HealthMark& mark : record_.marks) mark.kept = true;
   troubles_ = record_.troubles;
   written_ = *text;
 }
@@ -145,6 +147,7 @@ bool Health::on_event(const ports::GpuEvent& event, const std::vector<ports::Gpu
 void Health::on_inventory(const HealthLook& look) {
   look_at_marks(look);
   look_at_driver(look.driver);
+  tell_of_kept(look);
   look_at_troubles(look);
   probe(look);
   looked_ = look.now;
@@ -178,6 +181,18 @@ void Health::look_at_marks(const HealthLook& look) {
   forget_all([](const HealthMark& mark) { return mark.back; }, "the GPU was lost and came back");
   forget_all([](const HealthMark& mark) { return mark.misses >= kMostMisses; }, "it is gone");
   look_for_resets(look);
+}
+
+// The log of a start says by itself why not all is given out.
+void Health::tell_of_kept(const HealthLook& look) {
+  for (HealthMark& mark : record_.marks) {
+    if (!std::exchange(mark.kept, false)) continue;
+    log_.once(
+        Level::kError, log_key(mark),
+        fmt::format("{}: {}, before this start: {} unhealthy until {}", name_of(mark, look.gpus),
+                    mark.reason(Since::kSaid), mark.gi ? "its devices are" : "all of it is",
+                    until(mark, policy_.clean_probe(mark.xid))));
+  }
 }
 
 // By others than us.

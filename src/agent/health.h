@@ -58,6 +58,7 @@ struct HealthMark {
   std::optional<uint64_t> energy_mj;
 
   bool back = false;              // … and now it does
+  bool kept = false;              // from before this start, and not said since
   std::set<std::string> devices;  // MIG devices that it was seen to be; not in the file
   uint32_t misses = 0;            // inventories that did not show what it names
   uint64_t most_mj = 0;           // of that counter, since the agent runs
@@ -139,6 +140,7 @@ class Health {
  private:
   void look_at_marks(const HealthLook& look);
   void look_for_resets(const HealthLook& look);
+  void tell_of_kept(const HealthLook& look);
   void look_at_driver(std::string_view driver);
   void look_at_troubles(const HealthLook& look);
   void tell_of(const ports::Gpu& gpu, const TroubleMark& mark);

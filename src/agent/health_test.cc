@@ -147,6 +147,11 @@ TEST_F(HealthTest, ARestartKeepsItAndARebootDoesNot) {
   EXPECT_EQ(reasons(), before);
   look();
   EXPECT_EQ(reasons(), before);
+  const std::string gpu = "GPU 0: " + kReason79 + ", before this start: all of it is unhealthy";
+  EXPECT_NE(said.find(gpu + " until the GPU is reset"), std::string::npos) << said;
+  EXPECT_NE(said.find("GPU 1, GPU instance 1, compute instance 1: XID 95"), std::string::npos);
+  look();
+  EXPECT_EQ(said.find(gpu), said.rfind(gpu)) << "said once";
   start("another boot");
   EXPECT_TRUE(reasons().empty());
 }

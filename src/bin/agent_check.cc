@@ -13,6 +13,7 @@
 #include <set>
 #include <utility>
 
+#include "agent/device_nodes.h"
 #include "agent/device_table.h"
 #include "base/text.h"
 #include "bin/agent_link.h"
@@ -65,6 +66,7 @@ class Check {
   void kubelet();
   void own_socket(const std::string& resource);
   [[nodiscard]] Result<std::string> listens() const;
+  [[nodiscard]] Result<std::string> imex() const;
   void driver();
   void devices(const MigNode& node);
 
@@ -73,6 +75,7 @@ class Check {
   AgentSetup setup_;
   std::optional<config::Effective> config_;
   std::optional<config::MigPartedConfig> mig_;
+  std::string mig_label_;  // that is known without the API server
   int agent_pid_ = 0;
   int failed_ = 0;
 };
@@ -121,6 +124,7 @@ Result<std::string> Check::mig_configuration() {
     TRY_ASSIGN(label, host::read_file(source.label_path, config::kMaxFileBytes));
     label = std::string(trim(label));
   }
+  mig_label_ = label;
   if (label.empty())
     return fmt::format(
         "{}: {} labels{}", source.config_path, mig_->labels.size(),
@@ -184,6 +188,17 @@ void Check::kubelet() {
   }
 }
 
+Result<std::string> Check::imex() const {
+  std::string node = (setup_.root == "/" ? "" : setup_.root) + agent::imex_node("0");
+  if (::access(node.c_str(), F_OK) == 0) return node;
+  if (!config_->imex.required)
+    return fmt::format("warning: {} is not there: containers do not get the channel", node);
+  return fail(Code::kUnavailable,
+              "{} is not there, and imex.required is true: the agent would not be ready; see the "
+              "driver's nvidia-imex service, or leave imex.required out",
+              node);
+}
+
 Result<std::string> Check::listens() const {
   if (command_.listen.empty()) return std::string("nowhere (--listen \"\")");
   const auto server =
@@ -223,10 +238,9 @@ void Check::driver() {
   if (node.gpus().empty() && node.silent().empty())
     bad("GPU", {Code::kUnavailable, "the driver shows no GPU; see dmesg", {}});
   devices(node);
-  if (mig_ && !setup_.partition.source.label.empty()) {
-    const std::string& label = setup_.partition.source.label;
-    if (const auto found = mig_->labels.find(label); found != mig_->labels.end())
-      if (const auto wish = mig::wish_of_label(found->second, label, node.gpus(),
+  if (mig_ && !mig_label_.empty()) {
+    if (const auto found = mig_->labels.find(mig_label_); found != mig_->labels.end())
+      if (const auto wish = mig::wish_of_label(found->second, mig_label_, node.gpus(),
                                                setup_.partition.source.config_path);
           !wish)
         bad("MIG layout", wish.error());
@@ -264,6 +278,7 @@ int Check::run() {
     const std::string& file = config_->text(config::Flag::kGfdOutputFile);
     judge("labels' folder", folder(file.substr(0, file.rfind('/')), "--output-file"));
   }
+  if (config_ && !config_->imex.channel_ids.empty()) judge("IMEX", imex());
   kubelet();
   judge("listen", listens());
   if (setup_.partition.source.any()) {

@@ -116,10 +116,32 @@ Status check_roles(const AgentCommand& command) {
               fmt::join(command.roles, ","));
 }
 
-Result<agent::LabelsTo> labels_to(const AgentCommand& command) {
-  const auto& roles = command.roles;
-  if (!roles.empty() && std::find(roles.begin(), roles.end(), "labels") == roles.end())
-    return agent::LabelsTo::kNowhere;
+// Flags of which one would take back, or never use, what another says.
+Status check_pairs(const AgentCommand& command) {
+  if (!command.config_file.empty() && !command.config_dir.empty())
+    return fail(Code::kUsage, "agent: --config and --config-dir: give one of them");
+  if (!command.default_config.empty() && command.config_dir.empty())
+    return fail(Code::kUsage,
+                "agent: --default-config {} names a key of a mounted ConfigMap, and there is none: "
+                "add --config-dir DIR",
+                command.default_config);
+  if (!command.mig_wait.empty() && command.mig_config.empty())
+    return fail(Code::kUsage,
+                "agent: --mig-wait: there is no MIG configuration whose changes could wait: add "
+                "--mig-config FILE");
+  if (!command.labels_to.empty() && !has_role(command, "labels"))
+    return fail(Code::kUsage,
+                "agent: --labels-to {} and --roles without labels: only one of them can hold",
+                command.labels_to);
+  const auto socket = command.options.find(Flag::kKubeletSocket);
+  if (socket != command.options.end() && socket->second.empty())
+    return fail(Code::kUsage,
+                "agent: --kubelet-socket \"\": an agent that registers with no kubelet serves "
+                "nobody; name the socket, or leave the flag out for the one in --kubelet-dir");
+  return {};
+}
+
+agent::LabelsTo labels_to(const AgentCommand& command) {
   if (command.labels_to == "nfd-file") return agent::LabelsTo::kNfdFile;
   if (command.labels_to == "stdout") return agent::LabelsTo::kStdout;
   if (command.labels_to == "node") return agent::LabelsTo::kNode;
@@ -211,6 +233,7 @@ Status set_cdi(const AgentCommand& command, AgentSetup& setup) {
 
 Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   TRY(check_roles(command));
+  TRY(check_pairs(command));
   AgentSetup setup;
   setup.config.said = said_by(command, environment);
   TRY(config::check_said(setup.config.said));
@@ -250,7 +273,7 @@ Result<AgentSetup> make_setup(const AgentCommand& command, char** environment) {
   while (setup.kubelet_dir.size() > 1 && setup.kubelet_dir.ends_with('/')) {
     setup.kubelet_dir.pop_back();
   }
-  TRY_ASSIGN(setup.labels_to, labels_to(command));
+  setup.labels_to = labels_to(command);
   TRY(set_kube(command, environment, setup));
   setup.partition.how_to_ask_again = how_to_ask_again(setup.partition.source);
   // Without a label to wait for, a start that cannot choose says so at once.

@@ -120,11 +120,50 @@ TEST_F(AgentSetupTest, AConfigFolderWaitsForTheNodeWhereThereIsAnAccount) {
   EXPECT_TRUE(setup->config.follows);
   EXPECT_TRUE(setup->config_folder->by_label);
   EXPECT_EQ(setup->config.path, "");
+  command_.config_dir.clear();
   command_.config_file = dir_ / "one.yaml";  // says which file
   setup = made();
   EXPECT_FALSE(setup->kube);
   EXPECT_FALSE(setup->config.follows);
   EXPECT_FALSE(setup->config_folder);
+}
+
+TEST_F(AgentSetupTest, AFlagThatAnotherTakesBackOrNobodyUsesIsRefused) {
+  const auto refused = [&](AgentCommand command) {
+    std::swap(command, command_);
+    const auto setup = made();
+    std::swap(command, command_);
+    if (setup) return std::string("taken");
+    EXPECT_EQ(setup.error().code, Code::kUsage);
+    return setup.error().message;
+  };
+  AgentCommand both = command_;
+  both.config_dir = dir_ / "configs";
+  both.config_file = dir_ / "one.yaml";
+  EXPECT_EQ(refused(both), "agent: --config and --config-dir: give one of them");
+  AgentCommand key = command_;
+  key.default_config = "a";
+  EXPECT_EQ(refused(key),
+            "agent: --default-config a names a key of a mounted ConfigMap, and there is none: add "
+            "--config-dir DIR");
+  AgentCommand wait = command_;
+  wait.mig_wait = "5m";
+  EXPECT_EQ(refused(wait),
+            "agent: --mig-wait: there is no MIG configuration whose changes could wait: add "
+            "--mig-config FILE");
+  AgentCommand labels = command_;
+  labels.labels_to = "stdout";
+  EXPECT_EQ(refused(labels), "taken");
+  labels.roles = {"plugin", "mig"};
+  EXPECT_EQ(refused(labels),
+            "agent: --labels-to stdout and --roles without labels: only one of them can hold");
+  AgentCommand socket = command_;
+  socket.options[config::Flag::kKubeletSocket] = "";
+  EXPECT_EQ(refused(socket),
+            "agent: --kubelet-socket \"\": an agent that registers with no kubelet serves nobody; "
+            "name the socket, or leave the flag out for the one in --kubelet-dir");
+  socket.options[config::Flag::kKubeletSocket] = "/k/kubelet.sock";
+  EXPECT_EQ(refused(socket), "taken");
 }
 
 TEST_F(AgentSetupTest, WithoutAnAccountAStartThatCannotChooseSaysSo) {

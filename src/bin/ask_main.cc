@@ -105,6 +105,15 @@ void add_silent(const cli::NodeView& node, const AgentSetup& setup, host::NodeFi
             [](const ports::Gpu& a, const ports::Gpu& b) { return a.index < b.index; });
 }
 
+// What an agent has learnt from the driver's events, and judged, in this life of the machine.
+std::map<std::string, std::string> learnt(const AgentSetup& setup, host::NodeFiles& files,
+                                          const std::vector<ports::Gpu>& gpus) {
+  if (const auto text = files.read(setup.places.health(), 1024 * 1024))
+    if (const auto record = agent::parse_health(*text, files.boot_id().value_or("")))
+      return agent::reasons_of(*record, gpus);
+  return {};
+}
+
 Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const AgentSetup& setup,
                                                 const std::string& config_text) {
   const config::DevicePluginFile file =
@@ -125,11 +134,7 @@ Result<std::vector<cli::DeviceRow>> device_rows(const cli::NodeView& node, const
             agent::parse_ledger(*text, files.boot_id().value_or(""), MonotonicTime{}))
       for (const agent::LedgerEntry& entry : *entries) held[entry.resource].insert(entry.id);
   }
-  if (const auto text = files.read(setup.places.health(), 1024 * 1024)) {
-    // What a running agent has learnt from the driver's events, and judged.
-    if (const auto record = agent::parse_health(*text, files.boot_id().value_or("")))
-      hardware.unhealthy = agent::reasons_of(*record, hardware.gpus);
-  }
+  hardware.unhealthy = learnt(setup, files, hardware.gpus);
   add_silent(node, setup, files, hardware);
   TRY_ASSIGN(const agent::DeviceTable table, agent::make_device_table(hardware, effective, held));
   for (const std::string& warning : table.warnings) fmt::print(stderr, "warning: {}\n", warning);
@@ -228,8 +233,12 @@ std::optional<std::string> offered_by_agent(const AgentSetup& setup, cli::Format
 
 Result<std::string> list_text(ports::Nvml& nvml, const AgentSetup& setup, const std::string& what,
                               cli::Format format) {
-  TRY_ASSIGN(const cli::NodeView node, cli::read_node(nvml, ports::Detail::kInventory));
-  if (what == "gpus") return cli::list_gpus(node, format);
+  TRY_ASSIGN(cli::NodeView node, cli::read_node(nvml, ports::Detail::kInventory));
+  if (what == "gpus") {
+    host::NodeFiles files(setup.root);
+    node.unhealthy = learnt(setup, files, node.gpus);
+    return cli::list_gpus(node, format);
+  }
   std::string text;
   if (!setup.config.path.empty()) {
     host::NodeFiles files(setup.root);
@@ -246,7 +255,7 @@ bool started_as_smi(const char* argv0) { return fs::path(argv0).filename() == "n
 constexpr std::string_view kListHelp =
     R"(gpuslice list WHAT [-o table|json|yaml] [--root DIR]
 
-  gpus          GPUs with their MIG mode and health
+  gpus          GPUs with their MIG mode and health  [--run-dir DIR]
   devices       what the kubelet is offered, as the agent of this node says; where none runs, or with
                 --config FILE [--config-compat nvidia], what one would offer  [--run-dir DIR]
   profiles      MIG profiles of each board, with the ids that nvidia-smi mig -cgi takes  [-i GPU]

@@ -12,7 +12,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json gpu_json(const ports::Gpu& gpu) {
+// "" for a healthy one.
+std::string why_unhealthy(const NodeView& node, const ports::Gpu& gpu) {
+  const auto why = node.unhealthy.find(gpu.uuid);
+  return why == node.unhealthy.end() ? "" : why->second;
+}
+
+Json gpu_json(const NodeView& node, const ports::Gpu& gpu) {
   Json out;
   out["index"] = gpu.index.value;
   out["minor"] = gpu.minor.value;
@@ -27,7 +33,9 @@ Json gpu_json(const ports::Gpu& gpu) {
   else
     out["migMode"] = nullptr;
   out["migDevices"] = gpu.mig_devices.size();
-  out["health"] = "Healthy";
+  const std::string why = why_unhealthy(node, gpu);
+  out["health"] = why.empty() ? "Healthy" : "Unhealthy";
+  if (!why.empty()) out["reason"] = why;
   return out;
 }
 
@@ -53,7 +61,7 @@ std::string mig_text(const ports::Gpu& gpu) {
 std::string list_gpus(const NodeView& node, Format format) {
   if (format != Format::kTable) {
     std::map<uint32_t, Json> rows;
-    for (const ports::Gpu& gpu : node.gpus) rows[gpu.index.value] = gpu_json(gpu);
+    for (const ports::Gpu& gpu : node.gpus) rows[gpu.index.value] = gpu_json(node, gpu);
     for (const SilentGpu& gpu : node.silent) rows[gpu.index] = silent_json(gpu);
     Json out = Json::array();
     for (auto& [index, row] : rows) out.push_back(std::move(row));
@@ -62,10 +70,13 @@ std::string list_gpus(const NodeView& node, Format format) {
   std::string out = fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", "INDEX", "NAME",
                                 "UUID", "BUS-ID", "MEMORY", "MIG", "HEALTH");
   std::map<uint32_t, std::string> rows;
-  for (const ports::Gpu& gpu : node.gpus)
+  for (const ports::Gpu& gpu : node.gpus) {
+    const std::string why = why_unhealthy(node, gpu);
     rows[gpu.index.value] =
         fmt::format("{:<5} {:<32} {:<40} {:<16} {:>7}MiB {:<16} {}\n", gpu.index.value, gpu.name,
-                    gpu.uuid, gpu.bus_id, gpu.memory_total_bytes >> 20, mig_text(gpu), "Healthy");
+                    gpu.uuid, gpu.bus_id, gpu.memory_total_bytes >> 20, mig_text(gpu),
+                    why.empty() ? "Healthy" : "Unhealthy: " + why);
+  }
   for (const SilentGpu& gpu : node.silent)
     rows[gpu.index] = fmt::format("{:<5} {:<32} {:<40} {:<16} {:>10} {:<16} {}\n", gpu.index, "-",
                                   "-", "-", "-", "-", "Unhealthy: " + gpu.error.message);

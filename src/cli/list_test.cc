@@ -23,6 +23,19 @@ INDEX NAME                             UUID                                     
 )");
 }
 
+TEST(List, AGpuThatAnAgentMarkedIsNotTalkedHealthy) {
+  NodeView view = node();
+  view.unhealthy[view.gpus[1].uuid] = "XID 79 at 2026-09-21T14:13:20Z";
+  EXPECT_NE(list_gpus(view, Format::kTable)
+                .find("-                Unhealthy: XID 79 at 2026-09-21T14:13:20Z\n"),
+            std::string::npos);
+  const auto rows = nlohmann::json::parse(list_gpus(view, Format::kJson));
+  EXPECT_EQ(rows[0]["health"], "Healthy");
+  EXPECT_FALSE(rows[0].contains("reason"));
+  EXPECT_EQ(rows[1]["health"], "Unhealthy");
+  EXPECT_EQ(rows[1]["reason"], "XID 79 at 2026-09-21T14:13:20Z");
+}
+
 TEST(List, GpusAsJsonAndYaml) {
   NodeView view = node();
   view.gpus = {a100_with_mig(), l40s()};

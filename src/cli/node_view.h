@@ -2,6 +2,7 @@
 
 // What the verbs show: the node as NVML tells it, read once.
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@ struct NodeView {
   ports::DriverInfo driver;
   std::vector<ports::Gpu> gpus;   // that answered, by index
   std::vector<SilentGpu> silent;  // that did not
+  // Why some that answered are not healthy, by UUID: what an agent has learnt.
+  std::map<std::string, std::string> unhealthy;
 };
 
 // Opens, reads, closes. kUnavailable with the next step when there is no driver.

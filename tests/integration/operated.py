@@ -28,7 +28,7 @@ SHARED = """version: v1
 flags: {plugin: {deviceListStrategy: cdi-cri}}
 sharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 4}]}}
 """
-LAYOUTS = "version: v1\nmig-configs:\n  small: [{devices: [0], mig-enabled: true, mig-devices: {1g.5gb: 7}}]\n"
+LAYOUTS = "version: v1\nmig-configs:\n  small: [{devices: [0], mig-enabled: true, mig-devices: {1g.5gb: 7}}]\n  elsewhere: [{devices: [7], mig-enabled: true, mig-devices: {1g.5gb: 7}}]\n"
 
 
 class Run:
@@ -119,6 +119,15 @@ class Run:
         self.node.configure(SHARED)
         code, lines, said = self.check("--mig-config", self.layouts, "--mig-label", "smal")
         same(said, (code, lines["MIG configuration"][0][0]), (3, "FAIL"))
+        label = self.node.dir / "wanted"
+        label.write_text("elsewhere\n")
+        code, lines, said = self.check("--mig-config", self.layouts, "--mig-label-file", label)
+        same(said, (code, "no entry of it is for a GPU of this node" in lines["MIG layout"][0][1]), (3, True))
+        for required, code_then, word in ((False, 0, "ok"), (True, 7, "FAIL")):
+            self.node.configure(SHARED + f"imex: {{channelIDs: [0], required: {str(required).lower()}}}\n")
+            code, lines, said = self.check()
+            same(said, (code, lines["IMEX"][0][0], "channel0 is not there" in lines["IMEX"][0][1]), (code_then, word, True))
+        self.node.configure(SHARED)
         with socket.socket() as taken:
             taken.bind(tuple([self.listen.split(":")[0], int(self.listen.split(":")[1])]))
             taken.listen()
