@@ -100,9 +100,8 @@ void CdiKeeper::look(const Sight& sight, AnswerForm& form) {
   if (form.any_cdi()) specs = cdi_specs(source(sight, form));
   trouble_.clear();
   for (const auto& [name, text] : specs) {
-    if (const auto it = written_.find(name); it != written_.end() && it->second == text) continue;
     const std::string path = options_.folder + "/" + name;
-    // An unchanged one of an earlier life is left alone.
+    // One that is as it should be is left alone; another program may have taken it away.
     const auto there = files_.read(path, kMaxSpecBytes);
     if (!there || *there != text) {
       if (const Status done = files_.write_atomic(path, text, false); !done) {
@@ -112,7 +111,7 @@ void CdiKeeper::look(const Sight& sight, AnswerForm& form) {
       }
       log_.info("CDI: {} written", path);
     }
-    written_[name] = text;
+    written_.insert(name);
   }
   sweep(specs);
   if (trouble_.empty())

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,8 +41,8 @@ class CdiKeeper {
     const config::Effective& config;
     std::string dev_root, driver_root;  // as the host has them
   };
-  // Writes what has to be written for answers of this form, and adds to the form which classes have
-  // a spec.
+  // Writes what has to be written for answers of this form, also what another program has taken
+  // away or written over since, and adds to the form which classes have a spec.
   void look(const Sight& sight, AnswerForm& form);
 
   // Why a spec is not as it should be; "" when all are.
@@ -59,7 +60,7 @@ class CdiKeeper {
   std::string root_;
   ports::HostFiles& files_;
   Log& log_;
-  std::map<std::string, std::string> written_;  // file name -> text
+  std::set<std::string> written_;  // files that are ours
   bool hook_installed_ = false;
   bool swept_ = false;                   // what an earlier life left is gone
   std::optional<std::string> files_of_;  // the driver version that driver_files_ is of

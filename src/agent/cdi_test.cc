@@ -248,6 +248,18 @@ TEST_F(CdiKeeperTest, ARestartWritesNothingThatIsThere) {
   EXPECT_FALSE(files.files.contains("/cdi/k8s.device-plugin.nvidia.com-gds.json"));
 }
 
+TEST_F(CdiKeeperTest, WhatAnotherProgramTookAwayOrWroteOverIsWrittenAgain) {
+  CdiKeeper one = keeper();
+  look(one);
+  const std::string text = files.files.at(path);
+  files.files.erase(path);
+  look(one);
+  EXPECT_EQ(files.files.at(path), text);
+  files.files[path] = "{}";  // NVIDIA's plugin, whose specs have the same names
+  look(one);
+  EXPECT_EQ(files.files.at(path), text);
+}
+
 TEST_F(CdiKeeperTest, AnotherStrategyRemovesOursAndNobodyElses) {
   files.files["/cdi/other.json"] = "{}";
   CdiKeeper one = keeper();
