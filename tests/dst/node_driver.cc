@@ -171,7 +171,8 @@ void NodeModel::prepare(agent::MigTask task) {
       const agent::MigPrepared prepared = mig::prepare(*change_, task.wish);
       if (!prepared.ready) change_.reset();
       forget_who_may_go();
-      if (!prepared.ready && prepared.report.error && prepared.report.error->code == Code::kInUse)
+      // Who holds its lock is no holder, and the GPU may be lost.
+      if (!prepared.ready && !prepared.report.refusal.holders.empty())
         judge_holders(hardware_.state_of(task.gpu), task.wish, prepared.report.refusal.holders);
       return [this, prepared] {
         prepared_ = {prepared.going.begin(), prepared.going.end()};
