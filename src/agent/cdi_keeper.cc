@@ -81,7 +81,8 @@ CdiSource CdiKeeper::source(const Sight& sight, const AnswerForm& form) {
 
 // Without it in its place a container that names it could not start: then there are no hooks.
 std::string CdiKeeper::hook() {
-  if (options_.hook.empty() || hook_installed_ || !options_.install_hook) return options_.hook;
+  if (options_.hook.empty() || !options_.install_hook) return options_.hook;
+  if (hook_installed_ && files_.exists(options_.hook)) return options_.hook;
   const Status installed = options_.install_hook();
   if (!installed) {
     log_.once(Level::kWarning, "cdi-hook",

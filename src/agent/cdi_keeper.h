@@ -24,7 +24,8 @@ namespace gpuslice::agent {
 struct CdiOptions {
   std::string folder = "/var/run/cdi";
   std::string hook;  // gpuslice as the host has it; "": specs without hooks
-  // Puts it there; called once, before the first spec that names it. Nothing: it is there.
+  // Puts it there; called before the first spec that names it, and when it has gone. Nothing: it is
+  // there.
   std::function<Status()> install_hook;
   std::vector<ExtraMount> extra_mounts;
 };

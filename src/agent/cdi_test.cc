@@ -306,7 +306,10 @@ TEST_F(CdiKeeperTest, AHookThatCannotBeInstalledIsNotNamed) {
                  "/gpuslice",
                  [&]() -> Status {
                    ++calls;
-                   if (works) return {};
+                   if (works) {
+                     files.files["/gpuslice"] = "a program";
+                     return {};
+                   }
                    return fail(Code::kNoPermission, "/gpuslice: read-only file system");
                  },
                  {}},
@@ -319,6 +322,10 @@ TEST_F(CdiKeeperTest, AHookThatCannotBeInstalledIsNotNamed) {
   look(one);
   EXPECT_NE(files.files[path].find("\"/gpuslice\""), std::string::npos);
   EXPECT_EQ(calls, 2);
+  files.files.erase("/gpuslice");  // no container could start
+  look(one);
+  EXPECT_EQ(calls, 3);
+  EXPECT_TRUE(files.files.contains("/gpuslice"));
 }
 
 TEST_F(CdiKeeperTest, WithoutDriverFilesItSaysSo) {

@@ -220,8 +220,8 @@ Status set_cdi(const AgentCommand& command, AgentSetup& setup) {
   setup.cdi.folder = absolute(
       command.cdi_dir.empty() ? setup.host_root.value_or("") + "/var/run/cdi" : command.cdi_dir);
   setup.install_hook = command.cdi_hook_path.empty();
-  setup.cdi.hook =
-      absolute(setup.install_hook ? command.state_dir + "/bin/gpuslice" : command.cdi_hook_path);
+  setup.cdi.hook = setup.install_hook ? setup.places.state_dir + "/bin/gpuslice"
+                                      : absolute(command.cdi_hook_path);
   for (const std::string& mount : command.cdi_extra_mounts) {
     TRY_ASSIGN(agent::ExtraMount extra, agent::parse_extra_mount(mount));
     setup.cdi.extra_mounts.push_back(std::move(extra));

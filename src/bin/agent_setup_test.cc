@@ -166,6 +166,19 @@ TEST_F(AgentSetupTest, AFlagThatAnotherTakesBackOrNobodyUsesIsRefused) {
   EXPECT_EQ(refused(socket), "taken");
 }
 
+// The copy that hooks run is the host's to see: never in a folder of the agent's own image.
+TEST_F(AgentSetupTest, TheHooksProgramLiesInTheStateFolder) {
+  EXPECT_EQ(made()->cdi.hook, dir_ / "state" / "bin" / "gpuslice");
+  command_.state_dir.clear();
+  EXPECT_EQ(made()->cdi.hook, "/var/lib/gpuslice/bin/gpuslice");
+  command_.root = dir_;  // a simulated node's lies with it
+  EXPECT_EQ(made()->cdi.hook, made()->places.state_dir + "/bin/gpuslice");
+  EXPECT_TRUE(made()->install_hook);
+  command_.cdi_hook_path = "/opt/gpuslice";
+  EXPECT_EQ(made()->cdi.hook, "/opt/gpuslice");
+  EXPECT_FALSE(made()->install_hook);
+}
+
 TEST_F(AgentSetupTest, WithoutAnAccountAStartThatCannotChooseSaysSo) {
   command_.config_dir = dir_ / "configs";
   key("a");
