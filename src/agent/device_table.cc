@@ -200,12 +200,27 @@ void warn_of_unmatched(const Effective& config, const std::vector<BaseDevice>& b
       continue;
     }
     for (const DeviceRef& ref : entry.devices.list) {
-      const bool there = std::any_of(bases.begin(), bases.end(), [&](const BaseDevice& b) {
-        return b.resource == entry.name && names(ref, b);
-      });
-      if (!there)
+      size_t nth = 0;
+      const BaseDevice* found = nullptr;
+      for (const BaseDevice& base : bases) {
+        if (base.resource != entry.name) continue;
+        if (names(ref, base)) {
+          found = &base;
+          break;
+        }
+        ++nth;
+      }
+      if (found == nullptr) {
         warnings.push_back(fmt::format("sharing: this node has no device {} of {} (line {})",
                                        ref.text, entry.name, ref.place.line));
+        continue;
+      }
+      // By its index in one entry and by its UUID in another, say.
+      if (const SharedResource* first = sharing_of(config, *found, nth); first != &entry)
+        warnings.push_back(
+            fmt::format("sharing: {} of {} (line {}) is a device that the entry of line {} shares "
+                        "already: that one counts",
+                        ref.text, entry.name, ref.place.line, first->place.line));
     }
   }
 }

@@ -90,6 +90,22 @@ TEST(DeviceTable, WhatMatchesNothingIsSaid) {
           "sharing: this node has no device 7 of nvidia.com/gpu (line 1)"}));
 }
 
+TEST(DeviceTable, ADeviceThatTwoEntriesNameIsTold) {
+  const DeviceTable table =
+      make_device_table(
+          gpus(2),
+          config_of("sharing: {timeSlicing: {resources: [\n{name: gpu, replicas: 2, devices: "
+                    "[1]},\n{name: gpu, replicas: 3, devices: [" +
+                    uuid(1) + "]}]}}"),
+          {})
+          .value();
+  EXPECT_EQ(table.warnings,
+            std::vector<std::string>{"sharing: " + uuid(1) +
+                                     " of nvidia.com/gpu (line 3) is a device that the entry of "
+                                     "line 2 shares already: that one counts"});
+  EXPECT_EQ(ids(table).size(), 3U);
+}
+
 TEST(DeviceTable, AWayOfFindingGpusThatIsNotThereIsTold) {
   for (const std::string how : {"tegra", "vfio"}) {
     const DeviceTable table =
