@@ -191,14 +191,19 @@ void warn_of_unmatched(const Effective& config, const std::vector<BaseDevice>& b
                        std::vector<std::string>& warnings) {
   if (!config.time_slicing) return;
   for (const SharedResource& entry : config.time_slicing->resources) {
-    const bool any = std::any_of(bases.begin(), bases.end(),
-                                 [&](const BaseDevice& b) { return b.resource == entry.name; });
-    if (!any) {
+    const auto there = static_cast<size_t>(std::ranges::count(
+        bases, entry.name, [](const BaseDevice& base) { return base.resource; }));
+    if (there == 0) {
       warnings.push_back(
           fmt::format("sharing: this node has no {}: its entry (line {}) shares nothing",
                       entry.name, entry.place.line));
       continue;
     }
+    if (entry.devices.kind == DeviceSelection::Kind::kCount && entry.devices.count > there)
+      warnings.push_back(
+          fmt::format("sharing: {} of {} are to be shared (line {}), and this node has {}: all of "
+                      "them are",
+                      entry.devices.count, entry.name, entry.place.line, there));
     for (const DeviceRef& ref : entry.devices.list) {
       size_t nth = 0;
       const BaseDevice* found = nullptr;
@@ -331,8 +336,7 @@ Closeness closeness_of(const ResourceTable& table, const ports::Topology& topolo
 
 std::shared_ptr<const ResourceTable> finish(const std::string& name, Building building,
                                             bool fail_greater, const HeldIds& held,
-                                            const ports::Topology& topology,
-                                            bool& awaits_releases) {
+                                            const ports::Topology& topology, DeviceTable& whole) {
   auto table = std::make_shared<ResourceTable>();
   table->name = name;
   table->fail_requests_greater_than_one = fail_greater;
@@ -343,17 +347,33 @@ std::shared_ptr<const ResourceTable> finish(const std::string& name, Building bu
   };
   std::vector<Group> groups;
   size_t count = 0;
+  bool too_many = false, too_few = false;  // by what pods hold; of a change of MIG its state tells
   for (const Wish& wish : building.wishes) {
     const std::string& uuid = table->bases[wish.base].uuid;
     const HeldHere holds = held_of(uuid, name, held);
     Group group{wish.base, ids_of(uuid, wish.replicas, holds)};
     const bool any =
         wish.unheld != wish.replicas || !holds.here.empty() || !holds.elsewhere.empty();
-    if (any && group.ids != ids_of(uuid, wish.unheld, {})) awaits_releases = true;
+    if (any) {
+      const std::vector<std::string> free_of_pods = ids_of(uuid, wish.unheld, {});
+      if (group.ids != free_of_pods) whole.awaits_releases = true;
+      if (!table->bases[wish.base].withheld)
+        too_many = too_many || group.ids.size() > free_of_pods.size();
+      too_few = too_few || group.ids.size() < free_of_pods.size();
+    }
     table->ids.add(wish.base, uuid, group.ids);
     count += group.ids.size();
     if (!group.ids.empty()) groups.push_back(std::move(group));
   }
+  if (too_many)
+    whole.warnings.push_back(
+        fmt::format("{}: pods hold more of it than is configured now; what is too many leaves the "
+                    "list as they end",
+                    name));
+  if (too_few)
+    whole.warnings.push_back(
+        fmt::format("{}: {} of it waits until pods end that hold the same devices in another way",
+                    name, groups.empty() ? "all" : "a part"));
   std::sort(groups.begin(), groups.end(),
             [](const Group& a, const Group& b) { return a.ids.front() < b.ids.front(); });
   auto list = std::make_shared<ports::DeviceList>();
@@ -478,8 +498,8 @@ Result<DeviceTable> make_device_table(const Hardware& hardware, const Effective&
         wish.unheld = std::min(wish.unheld, over->most);
       }
     }
-    table.resources[name] = finish(name, std::move(building), fail_greater, held, hardware.topology,
-                                   table.awaits_releases);
+    table.resources[name] =
+        finish(name, std::move(building), fail_greater, held, hardware.topology, table);
   }
   return table;
 }

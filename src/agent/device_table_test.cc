@@ -127,7 +127,30 @@ TEST(DeviceTable, HeldIdsStayAndFreeOnesGoFirst) {
             (std::vector<std::string>{uuid(0) + "::0", uuid(0) + "::7", uuid(0) + "::9"}));
   // Fewer wanted than held: all held stay.
   const HeldIds three = {{"nvidia.com/gpu", {uuid(0) + "::1", uuid(0) + "::7", uuid(0) + "::9"}}};
-  EXPECT_EQ(ids(make_device_table(gpus(1), shared(2), three).value()).size(), 3U);
+  const DeviceTable table = make_device_table(gpus(1), shared(2), three).value();
+  EXPECT_EQ(ids(table).size(), 3U);
+  EXPECT_EQ(table.warnings,
+            std::vector<std::string>{"nvidia.com/gpu: pods hold more of it than is configured now; "
+                                     "what is too many leaves the list as they end"});
+  EXPECT_TRUE(make_device_table(gpus(1), shared(2), held).value().warnings.empty())
+      << "others than it would be, and as many";
+}
+
+TEST(DeviceTable, MoreDevicesToShareThanThereAreIsTold) {
+  const auto warnings = [](const char* count) {
+    return make_device_table(
+               gpus(2),
+               config_of(fmt::format("sharing: {{timeSlicing: {{resources: [{{name: "
+                                     "nvidia.com/gpu, devices: {}, replicas: 2}}]}}}}",
+                                     count)),
+               {})
+        .value()
+        .warnings;
+  };
+  EXPECT_TRUE(warnings("2").empty());
+  EXPECT_EQ(warnings("9"),
+            std::vector<std::string>{"sharing: 9 of nvidia.com/gpu are to be shared (line 1), and "
+                                     "this node has 2: all of them are"});
 }
 
 TEST(DeviceTable, ARenamedResourceKeepsWhatIsHeldAndOffersItOnce) {
@@ -141,6 +164,16 @@ TEST(DeviceTable, ARenamedResourceKeepsWhatIsHeldAndOffersItOnce) {
                                               {{"nvidia.com/slice", {uuid(0) + "::1"}}})
                                 .value();
   EXPECT_TRUE(ids(whole).empty());
+  EXPECT_EQ(whole.warnings,
+            (std::vector<std::string>{"nvidia.com/gpu: all of it waits until pods end that hold "
+                                      "the same devices in another way",
+                                      "nvidia.com/slice: pods hold more of it than is configured "
+                                      "now; what is too many leaves the list as they end"}));
+  EXPECT_EQ(table.warnings,
+            (std::vector<std::string>{"nvidia.com/gpu: pods hold more of it than is configured "
+                                      "now; what is too many leaves the list as they end",
+                                      "nvidia.com/slice: a part of it waits until pods end that "
+                                      "hold the same devices in another way"}));
 }
 
 TEST(DeviceTable, AListBeyondFourMebibytesIsRefusedWithWhatFits) {

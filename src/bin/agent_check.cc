@@ -26,6 +26,7 @@
 #include "http/server.h"
 #include "kubelet/node_kubelet.h"
 #include "kubelet/socket_path.h"
+#include "mig/check.h"
 #include "mig/label.h"
 
 namespace gpuslice::bin {
@@ -69,6 +70,7 @@ class Check {
   [[nodiscard]] Result<std::string> imex() const;
   void driver();
   void devices(const MigNode& node);
+  void layout(MigNode& node);
 
   const AgentCommand& command_;
   char** environment_;
@@ -107,9 +109,10 @@ Result<std::string> Check::configuration() {
   if (file.problems.has_errors()) return std::unexpected(file.problems.first_error(path));
   TRY_ASSIGN(config_, config::merge(setup_.config.said, file.config, path));
   if (path.empty()) return std::string("no file: flags, environment and defaults");
-  return file.problems.all().empty()
-             ? path
-             : fmt::format("{} (warning: {})", path, file.problems.all().front().text(path));
+  std::string how = path;
+  for (const config::Problem& warning : file.problems.all())
+    how += fmt::format(" (warning: {})", warning.text(path));
+  return how;
 }
 
 Result<std::string> Check::mig_configuration() {
@@ -238,12 +241,23 @@ void Check::driver() {
   if (node.gpus().empty() && node.silent().empty())
     bad("GPU", {Code::kUnavailable, "the driver shows no GPU; see dmesg", {}});
   devices(node);
-  if (mig_ && !mig_label_.empty()) {
-    if (const auto found = mig_->labels.find(mig_label_); found != mig_->labels.end())
-      if (const auto wish = mig::wish_of_label(found->second, mig_label_, node.gpus(),
-                                               setup_.partition.source.config_path);
-          !wish)
-        bad("MIG layout", wish.error());
+  layout(node);
+}
+
+// Whether the label can be at all; who holds what today is for the agent to see.
+void Check::layout(MigNode& node) {
+  if (!mig_ || mig_label_.empty()) return;
+  const auto found = mig_->labels.find(mig_label_);
+  if (found == mig_->labels.end()) return;
+  const auto wish = mig::wish_of_label(found->second, mig_label_, node.gpus(),
+                                       setup_.partition.source.config_path);
+  if (!wish) return bad("MIG layout", wish.error());
+  for (const auto& [index, of_gpu] : wish->gpus) {
+    const mig::Checked checked =
+        mig::check(node.session(), nullptr, mig::name_of(*node.find(index)), of_gpu);
+    // Who may change MIG is judged above.
+    if (checked.refused && checked.refused->code != Code::kNoPermission)
+      bad("MIG layout", *checked.refused);
   }
 }
 

@@ -119,6 +119,10 @@ class Run:
         self.node.configure(SHARED)
         code, lines, said = self.check("--mig-config", self.layouts, "--mig-label", "smal")
         same(said, (code, lines["MIG configuration"][0][0]), (3, "FAIL"))
+        self.layouts.write_text(LAYOUTS.replace("1g.5gb", "1g.10gb"))
+        code, lines, said = self.check("--mig-config", self.layouts, "--mig-label", "small")
+        self.layouts.write_text(LAYOUTS)
+        same(said, (code, lines["MIG layout"][0][0], "1g.10gb" in lines["MIG layout"][0][1]), (4, "FAIL", True))
         label = self.node.dir / "wanted"
         label.write_text("elsewhere\n")
         code, lines, said = self.check("--mig-config", self.layouts, "--mig-label-file", label)
