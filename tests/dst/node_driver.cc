@@ -152,12 +152,13 @@ void NodeModel::check(std::vector<agent::MigTask> tasks) {
 }
 
 // The agent has just heard of this look: where it waits for holders, what would go is kept back.
-// Not if there was another wish meanwhile, nor while the API server's word is awaited.
+// Not if there was another wish meanwhile, nor while the API server's word is awaited. The agent
+// waits from the wish on: the newest may be about something else than MIG, or unheard.
 void NodeModel::keep_back(const std::vector<agent::MigChecked>& checked, uint64_t wishes) {
   kept_back_.wish_is_over();
   const bool awaits_word = now() < agent_born_ + agent::kFirstLabelPatience;
   if (wishes != wishes_ || awaits_word || mig_status_.state != "pending" ||
-      now() >= wished_at_ + wait_)
+      now() >= std::min(wished_at_, request_shown_at_) + wait_)
     return;
   for (const agent::MigChecked& one : checked)
     if (one.refused && one.refused->code == Code::kInUse)
@@ -228,6 +229,7 @@ void NodeModel::show(const ports::MigStatus& status) {
   port_call();
   if (status.state != mig_status_.state || status.request != mig_status_.request)
     mig_status_at_ = now();
+  if (status.request != mig_status_.request) request_shown_at_ = now();
   mig_status_ = status;
   if (status.state != "pending") {
     withdrawals_.changed();

@@ -93,16 +93,27 @@ void NodeModel::forget_unwritten_counts(const agent::HealthRecord& written) {
   }
 }
 
+// Nor does it know that a mark was ended, if that was not written.
+void NodeModel::remember_written_marks(const std::map<std::string, std::string>& written) {
+  for (const ports::Gpu& gpu : hardware_.gpus()) {
+    if (written.contains(gpu.uuid))
+      ever_struck_.try_emplace(gpu.uuid, EverStruck{gpu.uuid, std::nullopt});
+    for (const ports::MigDevice& device : gpu.mig_devices)
+      if (written.contains(device.uuid))
+        ever_struck_.try_emplace(device.uuid, EverStruck{gpu.uuid, std::nullopt});
+  }
+}
+
 // A full disk keeps from the next life of the agent what this one knew.
 void NodeModel::forget_unwritten_marks() {
-  if (ever_struck_.empty()) return;
   const auto file = files_.find(std::string(kLedger) + ".health");
   std::map<std::string, std::string> known;
   if (file != files_.end())
     if (auto record = agent::parse_health(file->second, *boot_id())) {
       record->troubles.clear();
-      forget_unwritten_counts(*record);
       known = agent::reasons_of(*record, hardware_.gpus());
+      remember_written_marks(known);
+      forget_unwritten_counts(*record);
     }
   std::erase_if(struck_, [&](const auto& one) { return !known.contains(one.first); });
 }

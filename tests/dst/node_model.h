@@ -245,6 +245,7 @@ class NodeModel final : public ports::HostFiles,
   void heal_struck();
   void reset_a_marked_one();
   void look_at_counters(const ports::Inventory& inventory);
+  void remember_written_marks(const std::map<std::string, std::string>& written);
   void forget_unwritten_counts(const agent::HealthRecord& written);
   void forget_unwritten_marks();
   void fall_ill(Fault fault);
@@ -350,6 +351,7 @@ class NodeModel final : public ports::HostFiles,
   uint32_t mig_variant_ = 0;
   ports::MigStatus mig_status_;
   MonotonicTime mig_status_at_{};
+  MonotonicTime request_shown_at_{};  // the first word about the newest one
   std::set<std::string> chosen_;
   Withdrawals withdrawals_;
   KeptBack kept_back_;
