@@ -271,7 +271,8 @@ void Partition::on_mig_checked(const std::vector<MigChecked>& checked) {
       continue;
     }
     if (one.as_wanted) {
-      made_[one.gpu.uuid].devices = one.devices;
+      // A change that is half-way has yet to be finished or reverted: then it is looked at again.
+      if (!unfinished_.contains(one.gpu.uuid)) made_[one.gpu.uuid].devices = one.devices;
       continue;
     }
     for (const MigTask& task : tasks_)

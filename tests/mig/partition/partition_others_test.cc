@@ -184,6 +184,25 @@ TEST_F(PartitionTest, WhatAnotherProgramLeftHalfWayIsGoneOnFromAndWithheldBefore
   EXPECT_EQ(agent.layout(0), kHalves);
 }
 
+TEST_F(PartitionTest, WhatIsAskedForWhileAnotherProgramsChangeIsHalfWayIsMadeAfterIt) {
+  agent.start();
+  agent.label("small");
+  leave_journal();
+  driver_fails("");
+  agent.partition().on_left_by_others({node.gpu(0).uuid});
+  agent.look();
+  agent.settle();
+  ASSERT_TRUE(journal_left());
+  node.strike = {};
+  // Before it is gone on from again: the GPU is as wanted, and will not stay so.
+  agent.partition().ask_again();
+  agent.settle();
+  agent.pass(minutes(10));
+  EXPECT_FALSE(journal_left());
+  expect_layouts(kSmall, kSmall);
+  EXPECT_EQ(state(), "success") << reason();
+}
+
 TEST_F(PartitionTest, TheJournalOfASilentGpuWaitsForItAndWithholdsIt) {
   agent.start();
   leave_journal();
