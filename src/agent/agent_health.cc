@@ -129,7 +129,15 @@ void Agent::on_mig_done(const mig::Report& report) {
   if (report.was_reset) health_.on_reset(report.gpu.uuid);
   // What went was destroyed for certain only where all of the change was done; what is there after
   // any other end, the next inventory shows.
-  if (report.end == mig::End::kDone) health_.on_destroyed(partition_.going());
+  if (report.end == mig::End::kDone) {
+    health_.on_destroyed(partition_.going());
+    // Where the GPU is lost before that look it is shown as it was known: without what went.
+    for (ports::Gpu& gpu : known_)
+      std::erase_if(gpu.mig_devices, [this](const ports::MigDevice& one) {
+        return partition_.going().contains(one.uuid);
+      });
+    memo_dirty_ = true;
+  }
   merge_health();
   partition_.on_mig_done(report);
 }
