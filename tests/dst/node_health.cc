@@ -104,6 +104,20 @@ void NodeModel::remember_written_marks(const std::map<std::string, std::string>&
   }
 }
 
+// A mark whose counter has begun anew since it was written is ended by the next life, which does
+// not know of an XID that this one heard and had yet to write.
+void NodeModel::forget_what_was_reset_since(agent::HealthRecord& written) {
+  const auto counts = [](const agent::HealthMark& mark) { return mark.energy_mj.has_value(); };
+  if (std::ranges::none_of(written.marks, counts)) return;
+  const auto there = hardware_.inventory();
+  if (!there) return;
+  std::erase_if(written.marks, [&](const agent::HealthMark& mark) {
+    return mark.energy_mj && std::ranges::any_of(there->gpus, [&](const ports::Gpu& gpu) {
+             return gpu.uuid == mark.gpu && gpu.energy_mj && *gpu.energy_mj < *mark.energy_mj;
+           });
+  });
+}
+
 // A full disk keeps from the next life of the agent what this one knew.
 void NodeModel::forget_unwritten_marks() {
   const auto file = files_.find(std::string(kLedger) + ".health");
@@ -111,6 +125,7 @@ void NodeModel::forget_unwritten_marks() {
   if (file != files_.end())
     if (auto record = agent::parse_health(file->second, *boot_id())) {
       record->troubles.clear();
+      forget_what_was_reset_since(*record);
       known = agent::reasons_of(*record, hardware_.gpus());
       remember_written_marks(known);
       forget_unwritten_counts(*record);

@@ -245,6 +245,7 @@ class NodeModel final : public ports::HostFiles,
   void heal_struck();
   void reset_a_marked_one();
   void look_at_counters(const ports::Inventory& inventory);
+  void forget_what_was_reset_since(agent::HealthRecord& written);
   void remember_written_marks(const std::map<std::string, std::string>& written);
   void forget_unwritten_counts(const agent::HealthRecord& written);
   void forget_unwritten_marks();
