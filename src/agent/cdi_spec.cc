@@ -93,11 +93,10 @@ Json gpu_devices(const CdiSource& source) {
   Json out = Json::array();
   for (const ports::Gpu& gpu : source.gpus) {
     const std::string index = std::to_string(gpu.index.value);
-    const bool mig_on = gpu.mig && gpu.mig->current;
-    if (!mig_on || source.whole_gpus)
+    if (!gpu.mig_on() || source.whole_gpus)
       out.push_back(
           device(source.index_ids ? index : gpu.uuid, {gpu_node(gpu.minor)}, source.dev_root));
-    if (!mig_on) continue;
+    if (!gpu.mig_on()) continue;
     for (const ports::MigDevice& mig : gpu.mig_devices)
       out.push_back(device(source.index_ids ? fmt::format("{}:{}", index, mig.index) : mig.uuid,
                            mig_nodes(gpu.minor, mig.gi, mig.ci, source.caps), source.dev_root));

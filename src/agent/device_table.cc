@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "agent/base_devices.h"
 #include "config/list_size.h"
 
 namespace gpuslice::agent {
@@ -16,147 +17,6 @@ using config::DeviceSelection;
 using config::Effective;
 using config::Flag;
 using config::SharedResource;
-
-constexpr const char* kGpuResource = "nvidia.com/gpu";
-
-std::string mig_resource(const std::string& profile) {
-  std::string name = "nvidia.com/mig-" + profile;
-  std::replace(name.begin(), name.end(), '+', '.');
-  return name;
-}
-
-void judge_health(BaseDevice& base, const std::string& uuid, const Hardware& hardware) {
-  const auto it = hardware.unhealthy.find(uuid);
-  if (it == hardware.unhealthy.end() || !base.healthy) return;
-  base.healthy = false;
-  base.why_unhealthy = it->second;
-}
-
-BaseDevice base_of(const ports::Gpu& gpu, const Hardware& hardware) {
-  BaseDevice base;
-  base.resource = kGpuResource;
-  base.uuid = gpu.uuid;
-  base.gpu_uuid = gpu.uuid;
-  base.index = std::to_string(gpu.index.value);
-  base.gpu_index = gpu.index.value;
-  base.minor = gpu.minor.value;
-  base.numa_node = gpu.numa_node;
-  judge_health(base, gpu.uuid, hardware);
-  return base;
-}
-
-// A MIG device whose compute instance is smaller than its GPU instance has a name of its own
-// ("1c.3g.20gb"); NVIDIA's plugin dies of it in mixed strategy. It is left out and said.
-bool is_whole(const ports::MigDevice& device) {
-  return device.profile.find("c.") == std::string::npos;
-}
-
-bool mig_on(const ports::Gpu& gpu) { return gpu.mig && gpu.mig->current; }
-
-// What strategy single calls a kind: whole GPUs, or one profile on all of a GPU.
-std::string kind_of(const ports::Gpu& gpu) {
-  if (!mig_on(gpu)) return "whole";
-  std::string kind;
-  for (const ports::MigDevice& device : gpu.mig_devices) {
-    if (!is_whole(device) || device.profile == kind) continue;
-    if (!kind.empty()) return "several profiles";
-    kind = device.profile;
-  }
-  return kind;  // "": nothing to offer, no kind
-}
-
-// Under strategy single all that is offered is of one kind: that of most GPUs, MIG before whole
-// GPUs, the first GPU's among equals; `stays` goes before, where there is one of it. NVIDIA's
-// plugin refuses the whole node for one odd GPU.
-std::string single_kind(const std::vector<ports::Gpu>& gpus, const std::string& stays) {
-  std::map<std::string, size_t> count;
-  for (const ports::Gpu& gpu : gpus)
-    if (const std::string kind = kind_of(gpu); !kind.empty()) ++count[kind];
-  if (count.contains(stays)) return stays;
-  std::string best = "whole";
-  size_t most = 0;
-  for (const ports::Gpu& gpu : gpus) {
-    const std::string kind = kind_of(gpu);
-    if (kind.empty() || kind == "several profiles") continue;
-    const size_t n = count[kind];
-    if (n > most || (n == most && best == "whole" && kind != "whole")) {
-      best = kind;
-      most = n;
-    }
-  }
-  return best;
-}
-
-class Bases {
- public:
-  Bases(const Hardware& hardware, std::string strategy, std::vector<std::string>& warnings)
-      : hardware_(hardware), strategy_(std::move(strategy)), warnings_(warnings) {
-    if (strategy_ == "single") kind_ = single_kind(hardware.gpus, hardware.kind);
-  }
-
-  void add(const ports::Gpu& gpu) {
-    if (!mig_on(gpu) || strategy_ == "none") {
-      const bool is_odd = strategy_ == "single" && kind_ != "whole";
-      if (is_odd) odd(gpu, "is whole");
-      (is_odd ? kept_back_ : bases_).push_back(base_of(gpu, hardware_));
-      if (!mig_on(gpu)) return;
-      warnings_.push_back(fmt::format(
-          "GPU {}: MIG is on, and migStrategy none offers it whole, none of its MIG devices: use "
-          "migStrategy single or mixed, or switch MIG off",
-          gpu.index.value));
-      for (const ports::MigDevice& device : gpu.mig_devices) add_mig(gpu, device, kept_back_);
-      return;
-    }
-    kept_back_.push_back(base_of(gpu, hardware_));
-    if (gpu.mig_devices.empty())
-      warnings_.push_back(fmt::format(
-          "GPU {}: MIG is on and it has no instances: nothing of it is offered", gpu.index.value));
-    const std::string kind = kind_of(gpu);
-    const bool is_odd = strategy_ == "single" && !kind.empty() && kind != kind_;
-    if (is_odd) odd(gpu, "has " + kind);
-    for (const ports::MigDevice& device : gpu.mig_devices)
-      add_mig(gpu, device, is_odd ? kept_back_ : bases_);
-  }
-  [[nodiscard]] const std::vector<BaseDevice>& offered() const { return bases_; }
-  [[nodiscard]] const std::string& kind() const { return kind_; }
-  // There, and not offered; what pods hold of them stays all the same.
-  [[nodiscard]] const std::vector<BaseDevice>& kept_back() const { return kept_back_; }
-
- private:
-  void odd(const ports::Gpu& gpu, const std::string& what) {
-    warnings_.push_back(fmt::format(
-        "GPU {}: it {}, and under migStrategy single all of {} is {}: nothing of it is offered; "
-        "give it the others' layout, or use migStrategy mixed",
-        gpu.index.value, what, kGpuResource, kind_ == "whole" ? "whole GPUs" : kind_));
-  }
-
-  void add_mig(const ports::Gpu& gpu, const ports::MigDevice& device,
-               std::vector<BaseDevice>& bases) {
-    if (!is_whole(device)) {
-      warnings_.push_back(
-          fmt::format("GPU {}: MIG device {} ({}) has a compute instance smaller than its GPU "
-                      "instance: it is not offered",
-                      gpu.index.value, device.index, device.profile));
-      return;
-    }
-    BaseDevice base = base_of(gpu, hardware_);
-    base.resource = strategy_ == "single" ? kGpuResource : mig_resource(device.profile);
-    base.uuid = device.uuid;
-    base.index = fmt::format("{}:{}", gpu.index.value, device.index);
-    base.mig_index = device.index;
-    base.is_mig = true;
-    base.gi = device.gi;
-    base.ci = device.ci;
-    judge_health(base, device.uuid, hardware_);
-    bases.push_back(std::move(base));
-  }
-
-  const Hardware& hardware_;
-  std::string strategy_;
-  std::string kind_;  // of strategy single
-  std::vector<std::string>& warnings_;
-  std::vector<BaseDevice> bases_, kept_back_;
-};
 
 bool names(const DeviceRef& ref, const BaseDevice& base) {
   switch (ref.kind) {
@@ -187,46 +47,52 @@ const SharedResource* sharing_of(const Effective& config, const BaseDevice& base
   return nullptr;
 }
 
+// The devices of one resource, in their order.
+std::vector<const BaseDevice*> devices_named(const std::string& resource,
+                                             const std::vector<BaseDevice>& bases) {
+  std::vector<const BaseDevice*> out;
+  for (const BaseDevice& base : bases)
+    if (base.resource == resource) out.push_back(&base);
+  return out;
+}
+
+// What is wrong with one device that an entry names; "": nothing.
+std::string unmatched(const Effective& config, const SharedResource& entry, const DeviceRef& ref,
+                      const std::vector<const BaseDevice*>& there) {
+  const auto found =
+      std::ranges::find_if(there, [&](const BaseDevice* base) { return names(ref, *base); });
+  if (found == there.end())
+    return fmt::format("sharing: this node has no device {} of {} (line {})", ref.text, entry.name,
+                       ref.place.line);
+  const SharedResource* const first =
+      sharing_of(config, **found, static_cast<size_t>(found - there.begin()));
+  if (first == &entry) return "";
+  // By its index in one entry and by its UUID in another, say.
+  return fmt::format(
+      "sharing: {} of {} (line {}) is a device that the entry of line {} shares already: that one "
+      "counts",
+      ref.text, entry.name, ref.place.line, first->place.line);
+}
+
 void warn_of_unmatched(const Effective& config, const std::vector<BaseDevice>& bases,
                        std::vector<std::string>& warnings) {
   if (!config.time_slicing) return;
   for (const SharedResource& entry : config.time_slicing->resources) {
-    const auto there = static_cast<size_t>(std::ranges::count(
-        bases, entry.name, [](const BaseDevice& base) { return base.resource; }));
-    if (there == 0) {
+    const std::vector<const BaseDevice*> there = devices_named(entry.name, bases);
+    if (there.empty()) {
       warnings.push_back(
           fmt::format("sharing: this node has no {}: its entry (line {}) shares nothing",
                       entry.name, entry.place.line));
       continue;
     }
-    if (entry.devices.kind == DeviceSelection::Kind::kCount && entry.devices.count > there)
+    if (entry.devices.kind == DeviceSelection::Kind::kCount && entry.devices.count > there.size())
       warnings.push_back(
           fmt::format("sharing: {} of {} are to be shared (line {}), and this node has {}: all of "
                       "them are",
-                      entry.devices.count, entry.name, entry.place.line, there));
-    for (const DeviceRef& ref : entry.devices.list) {
-      size_t nth = 0;
-      const BaseDevice* found = nullptr;
-      for (const BaseDevice& base : bases) {
-        if (base.resource != entry.name) continue;
-        if (names(ref, base)) {
-          found = &base;
-          break;
-        }
-        ++nth;
-      }
-      if (found == nullptr) {
-        warnings.push_back(fmt::format("sharing: this node has no device {} of {} (line {})",
-                                       ref.text, entry.name, ref.place.line));
-        continue;
-      }
-      // By its index in one entry and by its UUID in another, say.
-      if (const SharedResource* first = sharing_of(config, *found, nth); first != &entry)
-        warnings.push_back(
-            fmt::format("sharing: {} of {} (line {}) is a device that the entry of line {} shares "
-                        "already: that one counts",
-                        ref.text, entry.name, ref.place.line, first->place.line));
-    }
+                      entry.devices.count, entry.name, entry.place.line, there.size()));
+    for (const DeviceRef& ref : entry.devices.list)
+      if (std::string said = unmatched(config, entry, ref, there); !said.empty())
+        warnings.push_back(std::move(said));
   }
 }
 
@@ -423,8 +289,7 @@ std::optional<Excess> excess(const std::string& name, const Building& building) 
 // What each resource is to offer, before any id is written. Fills kind and warnings of `table`.
 std::map<std::string, Building> wished_of(const Hardware& hardware, const Effective& config,
                                           const HeldIds& held, DeviceTable& table) {
-  Bases all(hardware, config.text(Flag::kMigStrategy), table.warnings);
-  for (const ports::Gpu& gpu : hardware.gpus) all.add(gpu);
+  const BaseDevices all(hardware, config.text(Flag::kMigStrategy), table.warnings);
   const std::vector<BaseDevice>& bases = all.offered();
   table.kind = all.kind();
   warn_of_unmatched(config, bases, table.warnings);

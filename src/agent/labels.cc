@@ -54,8 +54,6 @@ std::string_view family(uint32_t major, uint32_t minor) {
   }
 }
 
-bool mig_on(const ports::Gpu& gpu) { return gpu.mig && gpu.mig->current; }
-
 // How one device is served.
 struct Served {
   size_t replicas = 0;  // ids that are offered of it; 0: it is not offered
@@ -272,13 +270,13 @@ class Maker {
   // neither that nor without MIG is told to be invalid.
   void add_single() {
     const auto& gpus = facts_.gpus;
-    if (std::none_of(gpus.begin(), gpus.end(), mig_on)) return;
+    if (std::ranges::none_of(gpus, &ports::Gpu::mig_on)) return;
     std::set<std::string> profiles;
     uint64_t count = 0;
     bool valid = true;
     for (const ports::Gpu& gpu : gpus) {
       if (gpu.name.empty()) continue;
-      valid = valid && mig_on(gpu) && !gpu.mig_devices.empty();
+      valid = valid && gpu.mig_on() && !gpu.mig_devices.empty();
       count += gpu.mig_devices.size();
       for (const ports::MigDevice& device : gpu.mig_devices) profiles.insert(device.profile);
     }

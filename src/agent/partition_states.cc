@@ -10,7 +10,7 @@
 namespace gpuslice::agent {
 
 std::string mig_text(const ports::Gpu& gpu) {
-  if (!gpu.mig || !gpu.mig->current) return "MIG off";
+  if (!gpu.mig_on()) return "MIG off";
   std::string out = "MIG on";
   for (const ports::MigDevice& device : gpu.mig_devices)
     out += fmt::format(", {} (GPU instance {})", device.profile, device.gi.value);

@@ -66,7 +66,7 @@ SmiMigRun::SmiMigRun(const SmiMigRequest& request, const NodeView& node, const S
 std::vector<const ports::Gpu*> SmiMigRun::with_mig() const {
   std::vector<const Gpu*> gpus;
   for (const Gpu* gpu : chosen_)
-    if (gpu->mig && gpu->mig->current) gpus.push_back(gpu);
+    if (gpu->mig_on()) gpus.push_back(gpu);
   return gpus;
 }
 

@@ -71,10 +71,9 @@ std::string gpu_rows(const Gpu& gpu) {
   const std::string used =
       or_na(gpu.memory_used_bytes, [](uint64_t n) { return fmt::format("{}MiB", n >> 20); });
   const std::string total = fmt::format("{}MiB", gpu.memory_total_bytes >> 20);
-  const bool mig_on = gpu.mig && gpu.mig->current;
-  const std::string busy =
-      mig_on ? "N/A"
-             : or_na(gpu.utilisation_percent, [](uint32_t n) { return fmt::format("{}%", n); });
+  const std::string busy = gpu.mig_on() ? "N/A" : or_na(gpu.utilisation_percent, [](uint32_t n) {
+    return fmt::format("{}%", n);
+  });
   std::string mig = "N/A";
   if (gpu.mig)
     mig = std::string(gpu.mig->current ? "Enabled" : "Disabled") +
@@ -108,8 +107,8 @@ std::string mig_rows(const Gpu& gpu) {
 }
 
 std::string mig_box(const NodeView& node) {
-  const bool any_mode = std::any_of(node.gpus.begin(), node.gpus.end(),
-                                    [](const Gpu& g) { return g.mig && g.mig->current; });
+  const bool any_mode =
+      std::any_of(node.gpus.begin(), node.gpus.end(), [](const Gpu& g) { return g.mig_on(); });
   if (!any_mode) return "";
   std::string rows;
   for (const Gpu& gpu : node.gpus) rows += mig_rows(gpu);

@@ -33,7 +33,7 @@ std::string devices_of(const ports::Gpu& gpu) {
   std::vector<std::string> devices;
   for (const ports::MigDevice& one : gpu.mig_devices)
     devices.push_back(device_text(one.gi, one.profile_id, one.placement, one.ci));
-  return joined(gpu.mig && gpu.mig->current, std::move(devices));
+  return joined(gpu.mig_on(), std::move(devices));
 }
 
 Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, const Wish& wish) {

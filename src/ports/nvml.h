@@ -106,6 +106,9 @@ struct Gpu {
   std::optional<uint32_t> pcie_generation, pcie_width;
   std::string serial, vbios;
   std::vector<Process> processes;
+
+  // Now, whatever is pending.
+  [[nodiscard]] bool mig_on() const { return mig && mig->current; }
 };
 
 // How near two GPUs are, seen from one of them.
