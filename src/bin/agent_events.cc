@@ -71,9 +71,9 @@ bool AgentEvents::stop(Duration limit) {
 }
 
 bool AgentEvents::wanted_open() const {
-  const bool hang = std::ranges::all_of(
+  const bool nobody_changes_on = std::ranges::all_of(
       paused_, [this](const Changing& gpu) { return gpu && silent_.contains(*gpu); });
-  return hang && !mode_pending_ && !gpus_.empty();
+  return nobody_changes_on && !mode_pending_ && !gpus_.empty();
 }
 
 void AgentEvents::run() {

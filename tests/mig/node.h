@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -94,6 +95,15 @@ class Node final : public ports::Locks, public ports::Clock, public ports::Pause
                      }});
     files.hook = &strike;
     files.number = &number;
+  }
+
+  // Calls of ports whose names begin so fail before they do anything, until `strike` is taken away.
+  void calls_fail(const std::string& word, Error error) {
+    strike = [word, error = std::move(error)](std::string_view call, const std::string&, uint64_t,
+                                              bool after) -> std::optional<Error> {
+      if (after || !call.starts_with(word)) return std::nullopt;
+      return error;
+    };
   }
 
   [[nodiscard]] mig::Ports ports() {

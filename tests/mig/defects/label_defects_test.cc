@@ -29,15 +29,6 @@ void begin(Follower& f, const std::string& config = kConfig) {
   f.begin();
 }
 
-// Calls of the driver whose names begin with `word` fail, until it is lifted.
-void driver_fails(Follower& f, const std::string& word, Error error) {
-  f.node.strike = [word, error](std::string_view call, const std::string&, uint64_t,
-                                bool after) -> std::optional<Error> {
-    if (after || !call.starts_with(word)) return std::nullopt;
-    return error;
-  };
-}
-
 Verdict is(Follower& f, const std::string& state, const std::string& when) {
   const ports::MigStatus status = f.status();
   if (status.state == state) return std::nullopt;
@@ -74,7 +65,7 @@ Verdict check_m2(Follower& f) {
   f.pass(seconds(1));
   if (auto wrong = is(f, "success", "first")) return wrong;
   for (const char* label : {"halves", "one", "halves"}) {
-    driver_fails(f, "destroy", {Code::kFailed, "unknown error", {}});
+    f.node.calls_fail("destroy", {Code::kFailed, "unknown error", {}});
     f.label(label);
     f.pass(seconds(1));
     if (auto wrong = is(f, "failed", label)) return wrong;
@@ -167,7 +158,8 @@ Verdict check_m6(Follower& f) {
 TEST(Defects, M6_ALabelTakenAwayFails) { told_apart_from_the_manager<Defect::kM6>(check_m6); }
 
 Verdict check_m7(Follower& f) {
-  driver_fails(f, "set_mig_mode", {Code::kNoPermission, "MIG mode: Insufficient Permissions", {}});
+  f.node.calls_fail("set_mig_mode",
+                    {Code::kNoPermission, "MIG mode: Insufficient Permissions", {}});
   begin(f);
   f.label("small");
   f.pass(minutes(1));
@@ -180,7 +172,7 @@ TEST(Defects, M7_TheErrorOfTheModeIsDropped) { told_apart_from_the_manager<Defec
 
 Verdict check_m8(Follower& f) {
   begin(f);
-  driver_fails(f, "create_gi", {Code::kFailed, "unknown error", {}});
+  f.node.calls_fail("create_gi", {Code::kFailed, "unknown error", {}});
   f.label("small");
   f.pass(seconds(1));
   if (auto wrong = is(f, "failed", "the driver fails")) return wrong;
@@ -188,7 +180,7 @@ Verdict check_m8(Follower& f) {
   f.label("small");
   f.pass(seconds(1));
   if (auto wrong = is(f, "success", "the same label again")) return wrong;
-  driver_fails(f, "create_gi", {Code::kFailed, "unknown error", {}});
+  f.node.calls_fail("create_gi", {Code::kFailed, "unknown error", {}});
   f.label("halves");
   f.pass(minutes(2));
   if (auto wrong = is(f, "failed", "the driver fails again")) return wrong;

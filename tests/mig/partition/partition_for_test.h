@@ -44,13 +44,8 @@ class PartitionTest : public testing::Test {
  protected:
   PartitionTest() { node.files.files[kMigConfig] = kConfig; }
 
-  // Calls of the driver that begin so fail until `node.strike` is taken away.
-  void driver_fails(const std::string& word, Error error = {Code::kFailed, "unknown error", {}}) {
-    node.strike = [word, error](std::string_view call, const std::string&, uint64_t,
-                                bool after) -> std::optional<Error> {
-      if (after || !call.starts_with(word)) return std::nullopt;
-      return error;
-    };
+  void driver_fails(const std::string& word) {
+    node.calls_fail(word, {Code::kFailed, "unknown error", {}});
   }
   // A change of GPU 0 that an earlier life of the agent has begun.
   void leave_journal() {
