@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <optional>
+#include <iterator>
+#include <numeric>
 #include <utility>
 
 #include "host/event_loop.h"
@@ -12,8 +13,15 @@
 namespace gpuslice::bin {
 namespace {
 
-// How often the call that is under way is looked at.
-constexpr Duration kLook = std::chrono::milliseconds(250);
+// The same sentence as long as it hangs: who is told it again needs not tell it again.
+std::string hanging(const nvml::CallWatch& watch) {
+  const char* const name = watch.name();
+  return fmt::format("{} does not return", name == nullptr ? "the driver" : name);
+}
+
+bool lasts_for(const nvml::CallWatch& watch, Duration limit) {
+  return watch.name() != nullptr && watch.lasts() >= limit;
+}
 
 }  // namespace
 
@@ -49,56 +57,118 @@ bool Errand::wait(Patience patience) {
   const MonotonicTime end = host::EventLoop::now() + patience.all;
   std::unique_lock lock(mutex_);
   while (under_way_) {
-    if (watch_.name() != nullptr && watch_.lasts() >= patience.call) return false;
+    if (lasts_for(watch_, patience.call)) return false;
     if (host::EventLoop::now() >= end) return false;
-    changed_.wait_for(lock, kLook, [this] { return !under_way_; });
+    changed_.wait_for(lock, GpuReaders::kMoment, [this] { return !under_way_; });
   }
   return true;
 }
 
-// The same sentence as long as it hangs: who is told it again needs not tell it again.
-std::string Errand::what_hangs() const {
-  const char* const name = watch_.name();
-  return fmt::format("{} does not return", name == nullptr ? "the driver" : name);
+bool GpuReaders::start_reader() {
+  auto reader = std::find_if(readers_.begin(), readers_.end(),
+                             [](const auto& one) { return !one->under_way; });
+  if (reader == readers_.end()) {
+    readers_.push_back(
+        std::make_unique<Reader>(root_, fmt::format("nvml-gpus{}", readers_.size())));
+    reader = std::prev(readers_.end());
+  }
+  Reader& begun = **reader;
+  begun.given_up = false;
+  begun.under_way = begun.worker.post([this, &begun] { run(begun); });
+  return begun.under_way;
 }
 
-GpuReaders::Answer GpuReaders::begin(uint32_t index, ports::Detail detail) {
-  while (errands_.size() <= index)
-    errands_.push_back(std::make_unique<Errand>(root_, fmt::format("nvml-gpu{}", errands_.size())));
-  // Whoever was given up writes to an answer that nobody reads.
-  auto answer = std::make_shared<std::optional<Result<ports::Gpu>>>();
-  const bool begun = errands_[index]->begin([answer, index, detail](nvml::Session& session) {
-    const Status opened = session.open();
-    answer->emplace(opened ? session.gpu(GpuIndex{index}, detail)
-                           : std::unexpected(opened.error()));
-  });
-  return begun ? answer : nullptr;
+bool GpuReaders::take(Reader& reader) {
+  const std::lock_guard lock(mutex_);
+  if (reader.given_up || left_.empty()) return false;
+  reader.gpu = left_.front();
+  reader.since = host::EventLoop::now();
+  reader.detail = detail_;
+  left_.pop_front();
+  return true;
 }
 
-Result<ports::Gpu> GpuReaders::wait(uint32_t index, const Answer& answer) {
-  Errand& errand = *errands_[index];
-  if (answer && errand.wait(kPatience)) return std::move(**answer);
-  return fail(Code::kTimeout, "GPU {}: {}", index, errand.what_hangs());
+void GpuReaders::give(const Reader& reader, Result<ports::Gpu> answer) {
+  const std::lock_guard lock(mutex_);
+  if (!reader.given_up) answers_.insert_or_assign(reader.gpu, std::move(answer));
+}
+
+void GpuReaders::run(Reader& reader) {
+  // Taken first: a driver that does not even open is told of the GPU that was to be asked.
+  if (take(reader)) {
+    const Status opened = reader.session.open();
+    do {
+      give(reader, opened ? reader.session.gpu(GpuIndex{reader.gpu}, reader.detail)
+                          : std::unexpected(opened.error()));
+    } while (take(reader));
+    reader.session.close();
+  }
+  const std::lock_guard lock(mutex_);
+  reader.under_way = false;
+  changed_.notify_all();
+}
+
+void GpuReaders::give_up(Reader& reader) {
+  reader.given_up = true;
+  answers_.insert_or_assign(reader.gpu,
+                            fail(Code::kTimeout, "GPU {}: {}", reader.gpu, hanging(reader.watch)));
+}
+
+bool GpuReaders::anyone_reads() const {
+  return std::any_of(readers_.begin(), readers_.end(),
+                     [](const auto& reader) { return reader->under_way && !reader->given_up; });
+}
+
+std::vector<Result<ports::Gpu>> GpuReaders::read_these(const std::vector<uint32_t>& gpus,
+                                                       ports::Detail detail) {
+  std::unique_lock lock(mutex_);
+  detail_ = detail;
+  answers_.clear();
+  left_.assign(gpus.begin(), gpus.end());
+  for (const auto& reader : readers_) {
+    if (!reader->under_way || std::erase(left_, reader->gpu) == 0) continue;
+    give_up(*reader);
+  }
+  bool begun = left_.empty() || start_reader();
+  while (begun && anyone_reads()) {
+    if (changed_.wait_for(lock, kMoment, [this] { return !anyone_reads(); })) break;
+    bool all_wait = true;
+    for (const auto& reader : readers_) {
+      if (!reader->under_way || reader->given_up) continue;
+      if (lasts_for(reader->watch, kPatience.call) ||
+          host::EventLoop::now() - reader->since >= kPatience.all)
+        give_up(*reader);
+      else
+        all_wait = all_wait && lasts_for(reader->watch, kMoment);
+    }
+    if (all_wait && !left_.empty()) begun = start_reader();
+  }
+  std::vector<Result<ports::Gpu>> out;
+  for (const uint32_t gpu : gpus) {
+    const auto answer = answers_.find(gpu);
+    out.push_back(answer != answers_.end()
+                      ? std::move(answer->second)
+                      : fail(Code::kUnavailable, "GPU {}: not asked, since the process ends", gpu));
+  }
+  return out;
 }
 
 std::vector<Result<ports::Gpu>> GpuReaders::read(uint32_t count, ports::Detail detail) {
-  std::vector<Answer> answers;
-  for (uint32_t i = 0; i < std::min(count, kMaxGpus); ++i) answers.push_back(begin(i, detail));
-  std::vector<Result<ports::Gpu>> out;
-  for (uint32_t i = 0; i < answers.size(); ++i) out.push_back(wait(i, answers[i]));
-  return out;
+  std::vector<uint32_t> gpus(std::min(count, kMaxGpus));
+  std::iota(gpus.begin(), gpus.end(), 0U);
+  return read_these(gpus, detail);
 }
 
 Result<ports::Gpu> GpuReaders::read_one(uint32_t index, ports::Detail detail) {
   if (index >= kMaxGpus) return fail(Code::kNotFound, "GPU {}: beyond {}", index, kMaxGpus);
-  return wait(index, begin(index, detail));
+  return std::move(read_these({index}, detail).front());
 }
 
 bool GpuReaders::stop(Duration limit) {
   const MonotonicTime end = host::EventLoop::now() + limit;
   bool all = true;
-  for (const auto& errand : errands_)
-    all = errand->stop(std::max(end - host::EventLoop::now(), Duration::zero())) && all;
+  for (const auto& reader : readers_)
+    all = reader->worker.stop(std::max(end - host::EventLoop::now(), Duration::zero())) && all;
   return all;
 }
 

@@ -6,7 +6,12 @@
 // An Errand is a thread with an NVML session of its own and one question at a time. Who waits for
 // the answer gives up when a single call of the driver lasts too long (a slow board makes many
 // short calls); the thread then stays behind in that call until the driver returns, and is asked
-// nothing more meanwhile. So at most one thread for each GPU is ever left behind.
+// nothing more meanwhile.
+//
+// GpuReaders asks GPU after GPU on one thread, since that is the least that a node has to wake for.
+// Once a call lasts for a moment another thread takes the GPUs that are left, and who does not
+// return stays behind with the one GPU that it asked. So at most one thread for each GPU is ever
+// left behind, and many that hang are told as soon as one.
 //
 // What a thread that hangs holds stays held: its session counts as a client of the driver, so that
 // on Ampere nobody switches MIG meanwhile. And where the driver hangs inside one of its own locks
@@ -15,11 +20,14 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdint>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -49,8 +57,6 @@ class Errand {
     Duration call, all;
   };
   [[nodiscard]] bool wait(Patience patience);
-  // "nvmlDeviceGetMemoryInfo does not return".
-  [[nodiscard]] std::string what_hangs() const;
   // Any thread. False when the driver hangs; see host::Worker::stop().
   [[nodiscard]] bool stop(Duration limit) { return worker_.stop(limit); }
 
@@ -63,11 +69,13 @@ class Errand {
   host::Worker worker_;
 };
 
-// Reads GPUs side by side. Owned and asked by one thread.
+// Reads GPUs. Owned and asked by one thread.
 class GpuReaders {
  public:
   // How long one call about a GPU may last, and all of them, before it is told to be silent.
   static constexpr Errand::Patience kPatience = {std::chrono::seconds(5), std::chrono::seconds(20)};
+  // How long a call may last before somebody else goes on with the GPUs that are left.
+  static constexpr Duration kMoment = std::chrono::milliseconds(250);
   // GPUs beyond are not asked.
   static constexpr uint32_t kMaxGpus = 64;
 
@@ -80,13 +88,40 @@ class GpuReaders {
   [[nodiscard]] bool stop(Duration limit);
 
  private:
-  // A question that was begun, or null where the one before is under way; then its answer.
-  using Answer = std::shared_ptr<std::optional<Result<ports::Gpu>>>;
-  [[nodiscard]] Answer begin(uint32_t index, ports::Detail detail);
-  [[nodiscard]] Result<ports::Gpu> wait(uint32_t index, const Answer& answer);
+  struct Reader {
+    Reader(const std::string& root, const std::string& thread) : session(root), worker(thread) {
+      session.set_watch(&watch);
+    }
+    nvml::CallWatch watch;
+    nvml::Session session;  // the thread's
+    // Under the mutex. The GPU is the one that was taken last, until the session is closed.
+    bool under_way = false;
+    bool given_up = false;
+    uint32_t gpu = 0;
+    MonotonicTime since{};
+    ports::Detail detail = ports::Detail::kInventory;
+    host::Worker worker;
+  };
+
+  // Answers for these GPUs, in their order.
+  std::vector<Result<ports::Gpu>> read_these(const std::vector<uint32_t>& gpus,
+                                             ports::Detail detail);
+  // With the mutex held. False: the process ends.
+  bool start_reader();
+  [[nodiscard]] bool anyone_reads() const;
+  void give_up(Reader& reader);
+  // On a reader's thread.
+  void run(Reader& reader);
+  bool take(Reader& reader);
+  void give(const Reader& reader, Result<ports::Gpu> answer);
 
   std::string root_;
-  std::vector<std::unique_ptr<Errand>> errands_;  // by GPU
+  std::mutex mutex_;
+  std::condition_variable changed_;  // a reader has ended
+  ports::Detail detail_ = ports::Detail::kInventory;
+  std::deque<uint32_t> left_;  // GPUs that nobody has taken
+  std::map<uint32_t, Result<ports::Gpu>> answers_;
+  std::vector<std::unique_ptr<Reader>> readers_;  // last: their threads use what is above
 };
 
 // A session for verbs, which read one GPU after another and end: GPUs by GpuReaders' rules.

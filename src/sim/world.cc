@@ -19,13 +19,35 @@
 namespace gpuslice::sim {
 namespace {
 
+// A State that nobody reads any more is used again: mapping and clearing a new one costs more than
+// all the rest of a read. Without a lock, since a child may let go of a snapshot of its parent.
+class SpareState {
+ public:
+  SpareState() = default;
+  SpareState(const SpareState&) = delete;
+  SpareState& operator=(const SpareState&) = delete;
+  ~SpareState() { delete slot_.load(std::memory_order_acquire); }
+
+  // Of any content.
+  static std::shared_ptr<State> take(const std::shared_ptr<SpareState>& from) {
+    State* state = from->slot_.exchange(nullptr, std::memory_order_acq_rel);
+    if (state == nullptr) state = new State;
+    return {state,
+            [from](State* done) { delete from->slot_.exchange(done, std::memory_order_acq_rel); }};
+  }
+
+ private:
+  std::atomic<State*> slot_{nullptr};
+};
+
 // What a process must not share with its parent. A child makes a new one at its first call: the old
 // one's mutexes may be held by threads that do not exist here.
 struct ProcessPart {
   uint32_t depth = 0;
   std::mutex write_mutex;
   std::mutex snapshot_mutex;
-  std::unique_ptr<State> scratch;  // kept: mapping it anew costs a writer more than all the rest
+  std::shared_ptr<SpareState> spare = std::make_shared<SpareState>();
+  std::shared_ptr<State> scratch;  // of the next write
   std::shared_ptr<const State> cached;
   uint64_t cached_sequence = 0;
   std::optional<uint16_t> slot;
@@ -137,8 +159,9 @@ class FileWorld final : public World {
           "make the node anew",
           file_->path());
 
-    if (part.scratch == nullptr) part.scratch = std::make_unique<State>();
-    State& state = *part.scratch;
+    if (part.scratch == nullptr) part.scratch = SpareState::take(part.spare);
+    const std::shared_ptr<State> world = part.scratch;
+    State& state = *world;
     TRY_ASSIGN(const uint64_t sequence, file_->load(state));
     settle(hooks_, state);  // what the dead did until now they did
     const Settled settled(state);
@@ -147,6 +170,7 @@ class FileWorld final : public World {
     if (settled.changed(*file_, state)) {
       settle(hooks_, state);
       file_->publish(state, sequence + 1);
+      keep(part, std::move(part.scratch), sequence + 1);
     }
     mend_trees(state);
     return {};
@@ -165,9 +189,17 @@ class FileWorld final : public World {
     return *at;
   }
 
+  // What was written need not be read again.
+  static void keep(ProcessPart& part, std::shared_ptr<const State> world, uint64_t sequence) {
+    const std::lock_guard hold(part.snapshot_mutex);
+    if (sequence <= part.cached_sequence) return;  // read by another thread since, or a newer one
+    part.cached = std::move(world);
+    part.cached_sequence = sequence;
+  }
+
   // Called with part.snapshot_mutex held.
   void refresh(ProcessPart& part) const {
-    auto fresh = std::make_shared<State>();
+    std::shared_ptr<State> fresh = SpareState::take(part.spare);
     const Result<uint64_t> sequence = file_->load(*fresh);
     if (sequence) {
       part.cached = std::move(fresh);

@@ -44,19 +44,32 @@ constexpr size_t kChecksumAt = offsetof(Header, checksum);
 constexpr size_t kTreesKeyAt = offsetof(Header, trees_key);
 constexpr size_t kWords = sizeof(State) / sizeof(uint64_t);
 static_assert(sizeof(State) % sizeof(uint64_t) == 0);
+// A copy is written in eight pieces, with an abort point before each.
+constexpr size_t kPiece = (kWords / 8 + 3) / 4 * 4;
 static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
 
 // A reader that is overtaken this often meets a broken file, not writers: a copy takes
 // microseconds, a write many times that.
 constexpr int kMaxOvertaken = 10'000;
 
-// Four independent lanes of multiply and rotate, so that the sum keeps up with the copy.
+// Four independent lanes of multiply and rotate, so that the sum keeps up with the copy: word i of
+// the State goes to lane i mod 4.
 class Sum {
  public:
   explicit Sum(uint64_t sequence) : lanes_{sequence, ~sequence, kWorldFormat, sizeof(State)} {}
-  void add(size_t index, uint64_t word) {
-    uint64_t& lane = lanes_[index & 3];
-    lane = std::rotl(lane ^ (word * 0x9e3779b97f4a7c15ULL), 29) * 0xbf58476d1ce4e5b9ULL;
+  // Adds words `begin` to `end`, each as `word` gives it by its index. `begin` is a multiple of 4.
+  template <class Word>
+  void add(size_t begin, size_t end, const Word& word) {
+    auto [a, b, c, d] = lanes_;  // in registers
+    size_t i = begin;
+    for (; i + 4 <= end; i += 4) {
+      a = mixed(a, word(i));
+      b = mixed(b, word(i + 1));
+      c = mixed(c, word(i + 2));
+      d = mixed(d, word(i + 3));
+    }
+    lanes_ = {a, b, c, d};
+    for (; i < end; ++i) lanes_[i & 3] = mixed(lanes_[i & 3], word(i));
   }
   [[nodiscard]] uint64_t value() const {
     uint64_t sum = 0x94d049bb133111ebULL;
@@ -68,8 +81,18 @@ class Sum {
   }
 
  private:
+  static uint64_t mixed(uint64_t lane, uint64_t word) {
+    return std::rotl(lane ^ (word * 0x9e3779b97f4a7c15ULL), 29) * 0xbf58476d1ce4e5b9ULL;
+  }
+
   std::array<uint64_t, 4> lanes_;
 };
+
+uint64_t word_of(const State& state, size_t index) {
+  uint64_t word = 0;
+  std::memcpy(&word, reinterpret_cast<const char*>(&state) + index * sizeof(word), sizeof(word));
+  return word;
+}
 
 size_t copy_at(size_t index) { return kWorldPage + index * kCopyBytes; }
 
@@ -98,12 +121,7 @@ Status write_all(int fd, const void* data, size_t bytes, off_t at) {
 
 uint64_t state_checksum(const State& state, uint64_t sequence) {
   Sum sum(sequence);
-  const char* bytes = reinterpret_cast<const char*>(&state);
-  for (size_t i = 0; i < kWords; ++i) {
-    uint64_t word = 0;
-    std::memcpy(&word, bytes + i * sizeof(word), sizeof(word));
-    sum.add(i, word);
-  }
+  sum.add(0, kWords, [&](size_t i) { return word_of(state, i); });
   return sum.value();
 }
 
@@ -178,6 +196,10 @@ std::atomic_ref<uint64_t> WorldFile::word(size_t offset) const {
   return std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(base_ + offset));
 }
 
+uint64_t* WorldFile::words_of_copy(size_t index) const {
+  return reinterpret_cast<uint64_t*>(base_ + copy_at(index));
+}
+
 Status WorldFile::check_header() const {
   // These bytes are written before the file has its name and never after.
   Header header;
@@ -204,15 +226,15 @@ uint64_t WorldFile::sequence() const { return word(kSequenceAt).load(std::memory
 
 uint64_t WorldFile::copy_out(size_t index, uint64_t sequence, State& out) const {
   char* const to = reinterpret_cast<char*>(&out);
-  const size_t from = copy_at(index);
+  uint64_t* const from = words_of_copy(index);
   Sum sum(sequence);
-  for (size_t i = 0; i < kWords; ++i) {
+  sum.add(0, kWords, [&](size_t i) {
     // Acquire pairs with the release in publish(): a word of a newer writer makes that writer's
     // sequence visible to the check that follows in load().
-    const uint64_t one = word(from + i * sizeof(uint64_t)).load(std::memory_order_acquire);
+    const uint64_t one = std::atomic_ref(from[i]).load(std::memory_order_acquire);
     std::memcpy(to + i * sizeof(one), &one, sizeof(one));
-    sum.add(i, one);
-  }
+    return one;
+  });
   return sum.value();
 }
 
@@ -238,15 +260,15 @@ bool WorldFile::differs(const State& state, size_t from, size_t to) const {
 
 void WorldFile::publish(const State& state, uint64_t sequence) {
   const size_t idle = sequence & 1;
-  const size_t to = copy_at(idle);
-  const char* const from = reinterpret_cast<const char*>(&state);
+  uint64_t* const to = words_of_copy(idle);
   Sum sum(sequence);
-  for (size_t i = 0; i < kWords; ++i) {
-    if (i % (kWords / 8) == 0) abort_point("state: copy");
-    uint64_t one = 0;
-    std::memcpy(&one, from + i * sizeof(one), sizeof(one));
-    sum.add(i, one);
-    word(to + i * sizeof(one)).store(one, std::memory_order_release);
+  for (size_t begin = 0; begin < kWords; begin += kPiece) {
+    abort_point("state: copy");
+    sum.add(begin, std::min(begin + kPiece, kWords), [&](size_t i) {
+      const uint64_t one = word_of(state, i);
+      std::atomic_ref(to[i]).store(one, std::memory_order_release);
+      return one;
+    });
   }
   abort_point("state: checksum");
   word(kChecksumAt + idle * sizeof(uint64_t)).store(sum.value(), std::memory_order_release);

@@ -73,6 +73,8 @@ class WorldFile {
       : path_(std::move(path)), base_(base), device_(device), inode_(inode) {}
 
   [[nodiscard]] std::atomic_ref<uint64_t> word(size_t offset) const;
+  // To be touched as atomics only.
+  [[nodiscard]] uint64_t* words_of_copy(size_t index) const;
   [[nodiscard]] uint32_t* sequence_half() const;
   [[nodiscard]] Status check_header() const;
   // Copies copy `index` and returns the checksum of what it read.

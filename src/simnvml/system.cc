@@ -226,12 +226,11 @@ Ret by_mig_uuid(Call& c, std::string_view uuid, Handle* out) {
 Ret by_uuid(Call& c, std::string_view uuid, Handle* out) {
   if (out == nullptr) return Ret::kInvalidArgument;
   if (uuid.starts_with("MIG-")) return by_mig_uuid(c, uuid, out);
-  uint32_t gpus[sim::kMaxGpus];
-  const uint32_t n = visible_gpus(c, gpus);
-  for (uint32_t i = 0; i < n; ++i) {
-    if (uuid != c.state().gpus[gpus[i]].uuid) continue;
-    if (c.state().gpus[gpus[i]].lost != 0) return Ret::kGpuIsLost;
-    *out = handle_of(c.state(), {Kind::kGpu, gpus[i]});
+  for (uint32_t gpu = 0; gpu < c.state().node.gpu_count; ++gpu) {
+    if (uuid != c.state().gpus[gpu].uuid) continue;
+    if (!c.visible.gpu(c.state().gpus[gpu].minor)) return Ret::kNotFound;
+    if (c.state().gpus[gpu].lost != 0) return Ret::kGpuIsLost;
+    *out = handle_of(c.state(), {Kind::kGpu, gpu});
     return Ret::kSuccess;
   }
   return Ret::kNotFound;  // whatever it looks like

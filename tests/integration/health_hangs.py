@@ -4,7 +4,6 @@ Eight simulated H100s as in health.py. A GPU that hangs, a change of MIG that ha
 looked at on, and all comes back without a restart of the agent.
 """
 
-import os
 import pathlib
 import sys
 import time
@@ -32,7 +31,8 @@ class Hangs(Run):
         return self.hangs, self.driver_replaced, self.change_that_hangs
 
     def hangs(self):
-        """Every call about GPU 2 hangs: it is told within 5 + 5 seconds, the others' XIDs and states are seen on."""
+        """Every call about GPU 2 hangs: it is told within 5 + 5 seconds, the others' XIDs and states are seen on. Then three more hang with it,
+        and are told as soon as one; each holds one thread."""
         self.inject("hang", "--call", "nvmlDevice*", gpu=2)
         before = time.monotonic()
         eventually("GPU 2 is listed unhealthy", lambda: self.node.allocatable(GPU) == 7, 15)
@@ -44,13 +44,23 @@ class Hangs(Run):
         self.inject("xid", "--code", 94, gpu=7)
         self.becomes(5, 3)
         self.becomes(6, 3 + 2 * LOOK)  # the clean probe of GPU 7 goes on as well
-        threads = [pathlib.Path(f"/proc/{self.node.agent.pid}/task/{t}/comm").read_text().strip()
-                   for t in os.listdir(f"/proc/{self.node.agent.pid}/task")]
-        same("threads that read GPU 2", threads.count("nvml-gpu2"), 1)
+        same("threads that read GPUs", self.readers(), 2)
         self.node.sim("reset", "--root", self.node.root, "--gpu", 1)
+        self.becomes(7)
+        for gpu in (0, 3, 4):
+            self.inject("hang", "--call", "nvmlDevice*", gpu=gpu)
+        before = time.monotonic()
+        self.becomes(4, 15)
+        print(f"three more are told after {time.monotonic() - before:.1f} s")
+        time.sleep(11)  # two looks more
+        same("threads that read GPUs", self.readers(), 5)
         self.inject("clear")
         self.becomes(8)
         self.watching()
+
+    def readers(self):
+        tasks = pathlib.Path(f"/proc/{self.node.agent.pid}/task")
+        return sum((task / "comm").read_text().startswith("nvml-gpus") for task in tasks.iterdir())
 
     def change_that_hangs(self):
         """A change of GPU 3's MIG hangs in a call: its devices are unhealthy, the others are looked at on, and it ends well."""
