@@ -158,6 +158,7 @@ void NodeModel::begin_api(agent::AgentOptions& options) {
 }
 
 void NodeModel::kill_agent() {
+  hardware_.in_change(false);  // what is asked from here on is asked by the worlds, not by it
   // Nothing is said goodbye to: streams break, sockets stay as files that nobody serves.
   forget_unwritten_marks();
   forget_unwritten_heat();
@@ -175,7 +176,6 @@ void NodeModel::kill_agent() {
   driver_busy_ = false;
   events_paused_ = false;
   change_.reset();
-  hardware_.in_change(false);
   mig_status_ = {};
   shown_.clear();
   labels_wanted_.clear();
