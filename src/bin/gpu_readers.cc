@@ -11,26 +11,6 @@
 #include "host/event_loop.h"
 
 namespace gpuslice::bin {
-namespace {
-
-// The same sentence as long as it hangs: who is told it again needs not tell it again.
-std::string hanging(const nvml::CallWatch& watch) {
-  const char* const name = watch.name();
-  return fmt::format("{} does not return", name == nullptr ? "the driver" : name);
-}
-
-bool lasts_for(const nvml::CallWatch& watch, Duration limit) {
-  return watch.name() != nullptr && watch.lasts() >= limit;
-}
-
-}  // namespace
-
-Errand::Errand(std::string root, const std::string& thread)
-    : session_(std::move(root)), worker_(thread) {
-  session_.set_watch(&watch_);
-}
-
-Errand::~Errand() = default;
 
 bool Errand::begin(Work work) {
   {
@@ -38,9 +18,9 @@ bool Errand::begin(Work work) {
     if (under_way_) return false;
     under_way_ = true;
   }
-  const bool posted = worker_.post([this, work = std::move(work)]() mutable {
-    work(session_);
-    session_.close();
+  const bool posted = thread_.worker.post([this, work = std::move(work)]() mutable {
+    work(thread_.session);
+    thread_.session.close();
     work = nullptr;
     const std::lock_guard lock(mutex_);
     under_way_ = false;
@@ -57,7 +37,7 @@ bool Errand::wait(Patience patience) {
   const MonotonicTime end = host::EventLoop::now() + patience.all;
   std::unique_lock lock(mutex_);
   while (under_way_) {
-    if (lasts_for(watch_, patience.call)) return false;
+    if (thread_.waits_for(patience.call)) return false;
     if (host::EventLoop::now() >= end) return false;
     changed_.wait_for(lock, GpuReaders::kMoment, [this] { return !under_way_; });
   }
@@ -74,7 +54,7 @@ bool GpuReaders::start_reader() {
   }
   Reader& begun = **reader;
   begun.given_up = false;
-  begun.under_way = begun.worker.post([this, &begun] { run(begun); });
+  begun.under_way = begun.thread.worker.post([this, &begun] { run(begun); });
   return begun.under_way;
 }
 
@@ -96,12 +76,12 @@ void GpuReaders::give(const Reader& reader, Result<ports::Gpu> answer) {
 void GpuReaders::run(Reader& reader) {
   // Taken first: a driver that does not even open is told of the GPU that was to be asked.
   if (take(reader)) {
-    const Status opened = reader.session.open();
+    const Status opened = reader.thread.session.open();
     do {
-      give(reader, opened ? reader.session.gpu(GpuIndex{reader.gpu}, reader.detail)
+      give(reader, opened ? reader.thread.session.gpu(GpuIndex{reader.gpu}, reader.detail)
                           : std::unexpected(opened.error()));
     } while (take(reader));
-    reader.session.close();
+    reader.thread.session.close();
   }
   const std::lock_guard lock(mutex_);
   reader.under_way = false;
@@ -110,13 +90,15 @@ void GpuReaders::run(Reader& reader) {
 
 void GpuReaders::give_up(Reader& reader) {
   reader.given_up = true;
-  answers_.insert_or_assign(reader.gpu,
-                            fail(Code::kTimeout, "GPU {}: {}", reader.gpu, hanging(reader.watch)));
+  // The same sentence as long as it hangs: who is told it again needs not tell it again.
+  const char* const call = reader.thread.watch.name();
+  answers_.insert_or_assign(reader.gpu, fail(Code::kTimeout, "GPU {}: {} does not return",
+                                             reader.gpu, call == nullptr ? "the driver" : call));
 }
 
 bool GpuReaders::anyone_reads() const {
   return std::any_of(readers_.begin(), readers_.end(),
-                     [](const auto& reader) { return reader->under_way && !reader->given_up; });
+                     [](const auto& reader) { return reader->reads(); });
 }
 
 std::vector<Result<ports::Gpu>> GpuReaders::read_these(const std::vector<uint32_t>& gpus,
@@ -134,12 +116,12 @@ std::vector<Result<ports::Gpu>> GpuReaders::read_these(const std::vector<uint32_
     if (changed_.wait_for(lock, kMoment, [this] { return !anyone_reads(); })) break;
     bool all_wait = true;
     for (const auto& reader : readers_) {
-      if (!reader->under_way || reader->given_up) continue;
-      if (lasts_for(reader->watch, kPatience.call) ||
+      if (!reader->reads()) continue;
+      if (reader->thread.waits_for(kPatience.call) ||
           host::EventLoop::now() - reader->since >= kPatience.all)
         give_up(*reader);
       else
-        all_wait = all_wait && lasts_for(reader->watch, kMoment);
+        all_wait = all_wait && reader->thread.waits_for(kMoment);
     }
     if (all_wait && !left_.empty()) begun = start_reader();
   }
@@ -168,7 +150,8 @@ bool GpuReaders::stop(Duration limit) {
   const MonotonicTime end = host::EventLoop::now() + limit;
   bool all = true;
   for (const auto& reader : readers_)
-    all = reader->worker.stop(std::max(end - host::EventLoop::now(), Duration::zero())) && all;
+    all =
+        reader->thread.worker.stop(std::max(end - host::EventLoop::now(), Duration::zero())) && all;
   return all;
 }
 

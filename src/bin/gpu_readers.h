@@ -38,16 +38,32 @@
 
 namespace gpuslice::bin {
 
+// A thread with an NVML session of its own, and how long the call that it is in lasts.
+struct NvmlThread {
+  // `name`: as /proc shows it.
+  NvmlThread(std::string root, const std::string& name) : session(std::move(root)), worker(name) {
+    session.set_watch(&watch);
+  }
+  // Any thread. Whether a call has lasted for `limit`.
+  [[nodiscard]] bool waits_for(Duration limit) const {
+    return watch.name() != nullptr && watch.lasts() >= limit;
+  }
+
+  nvml::CallWatch watch;
+  nvml::Session session;  // the thread's
+  host::Worker worker;
+};
+
 // Owned and asked by one thread.
 class Errand {
  public:
   using Work = std::function<void(nvml::Session&)>;  // opens it; it is closed afterwards
 
   // `thread`: its name, as /proc shows it.
-  Errand(std::string root, const std::string& thread);
+  Errand(std::string root, const std::string& thread) : thread_(std::move(root), thread) {}
   Errand(const Errand&) = delete;
   Errand& operator=(const Errand&) = delete;
-  ~Errand();
+  ~Errand() = default;
 
   // False: the question before is still under way. What `work` writes to must outlive the thread,
   // or be held by `work`.
@@ -58,15 +74,13 @@ class Errand {
   };
   [[nodiscard]] bool wait(Patience patience);
   // Any thread. False when the driver hangs; see host::Worker::stop().
-  [[nodiscard]] bool stop(Duration limit) { return worker_.stop(limit); }
+  [[nodiscard]] bool stop(Duration limit) { return thread_.worker.stop(limit); }
 
  private:
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool under_way_ = false;
-  nvml::CallWatch watch_;
-  nvml::Session session_;
-  host::Worker worker_;
+  NvmlThread thread_;
 };
 
 // Reads GPUs. Owned and asked by one thread.
@@ -89,18 +103,16 @@ class GpuReaders {
 
  private:
   struct Reader {
-    Reader(const std::string& root, const std::string& thread) : session(root), worker(thread) {
-      session.set_watch(&watch);
-    }
-    nvml::CallWatch watch;
-    nvml::Session session;  // the thread's
+    Reader(const std::string& root, const std::string& name) : thread(root, name) {}
+    [[nodiscard]] bool reads() const { return under_way && !given_up; }
+
     // Under the mutex. The GPU is the one that was taken last, until the session is closed.
     bool under_way = false;
     bool given_up = false;
     uint32_t gpu = 0;
     MonotonicTime since{};
     ports::Detail detail = ports::Detail::kInventory;
-    host::Worker worker;
+    NvmlThread thread;
   };
 
   // Answers for these GPUs, in their order.

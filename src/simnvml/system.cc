@@ -180,22 +180,30 @@ bool is_bus_id(std::string_view text) {
   });
 }
 
+// The GPU that `is` says, which nobody else is. What it looks like first: whether we may see it is
+// asked of the file system.
+template <class Is>
+Ret by_gpu(Call& c, Handle* out, const Is& is) {
+  for (uint32_t index = 0; index < c.state().node.gpu_count; ++index) {
+    const sim::Gpu& gpu = c.state().gpus[index];
+    if (!is(gpu)) continue;
+    if (!c.visible.gpu(gpu.minor)) return Ret::kNotFound;
+    if (gpu.lost != 0) return Ret::kGpuIsLost;
+    *out = handle_of(c.state(), {Kind::kGpu, index});
+    return Ret::kSuccess;
+  }
+  return Ret::kNotFound;
+}
+
 // "00000000:07:00.0", "0000:07:00.0", "07:00.0"; case does not matter.
 Ret by_bus_id(Call& c, const char* text, Handle* out) {
   if (text == nullptr || out == nullptr) return Ret::kInvalidArgument;
   const std::string wanted = to_lower(std::string_view(text, strnlen(text, 64)));
-  uint32_t gpus[sim::kMaxGpus];
-  const uint32_t n = visible_gpus(c, gpus);
-  for (uint32_t i = 0; i < n; ++i) {
-    const sim::Gpu& gpu = c.state().gpus[gpus[i]];
-    const std::string full = to_lower(bus_id(gpu, false));
+  if (!is_bus_id(wanted)) return Ret::kInvalidArgument;
+  return by_gpu(c, out, [&](const sim::Gpu& gpu) {
     const std::string legacy = to_lower(bus_id(gpu, true));
-    if (wanted != full && wanted != legacy && wanted != legacy.substr(5)) continue;
-    if (gpu.lost != 0) return Ret::kGpuIsLost;
-    *out = handle_of(c.state(), {Kind::kGpu, gpus[i]});
-    return Ret::kSuccess;
-  }
-  return is_bus_id(wanted) ? Ret::kNotFound : Ret::kInvalidArgument;
+    return wanted == to_lower(bus_id(gpu, false)) || wanted == legacy || wanted == legacy.substr(5);
+  });
 }
 
 Ret by_mig_uuid(Call& c, std::string_view uuid, Handle* out) {
@@ -226,14 +234,7 @@ Ret by_mig_uuid(Call& c, std::string_view uuid, Handle* out) {
 Ret by_uuid(Call& c, std::string_view uuid, Handle* out) {
   if (out == nullptr) return Ret::kInvalidArgument;
   if (uuid.starts_with("MIG-")) return by_mig_uuid(c, uuid, out);
-  for (uint32_t gpu = 0; gpu < c.state().node.gpu_count; ++gpu) {
-    if (uuid != c.state().gpus[gpu].uuid) continue;
-    if (!c.visible.gpu(c.state().gpus[gpu].minor)) return Ret::kNotFound;
-    if (c.state().gpus[gpu].lost != 0) return Ret::kGpuIsLost;
-    *out = handle_of(c.state(), {Kind::kGpu, gpu});
-    return Ret::kSuccess;
-  }
-  return Ret::kNotFound;  // whatever it looks like
+  return by_gpu(c, out, [&](const sim::Gpu& gpu) { return uuid == gpu.uuid; });
 }
 
 }  // namespace
@@ -283,16 +284,9 @@ NVML_API int nvmlDeviceGetHandleBySerial(const char* serial, Handle* out) {
   return node_call(__func__, [&](Call& c) {
     if (serial == nullptr || out == nullptr) return Ret::kInvalidArgument;
     const std::string_view wanted(serial, strnlen(serial, 64));
-    uint32_t gpus[sim::kMaxGpus];
-    const uint32_t n = visible_gpus(c, gpus);
-    for (uint32_t i = 0; i < n; ++i) {
-      if (wanted != fmt::format("{:013}", c.state().gpus[gpus[i]].pdi % 10'000'000'000'000ULL))
-        continue;
-      if (c.state().gpus[gpus[i]].lost != 0) return Ret::kGpuIsLost;
-      *out = handle_of(c.state(), {Kind::kGpu, gpus[i]});
-      return Ret::kSuccess;
-    }
-    return Ret::kNotFound;
+    return by_gpu(c, out, [&](const sim::Gpu& gpu) {
+      return wanted == fmt::format("{:013}", gpu.pdi % 10'000'000'000'000ULL);
+    });
   });
 }
 
