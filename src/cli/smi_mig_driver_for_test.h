@@ -13,6 +13,7 @@
 
 #include "base/text.h"
 #include "cli/smi_mig.h"
+#include "ports/held_for_test.h"
 
 namespace gpuslice::cli {
 
@@ -151,18 +152,8 @@ class Fake final : public ports::Nvml,
   }
   Result<std::unique_ptr<Held>> take(const std::string& path) override {
     TRY(answer("lock"));
-    if (locked.contains(path))
-      return fail(Code::kInUse, "busy, by PID 4242, since 2026-11-24T10:00:00Z; try again");
-    locked.insert(path);
-    struct Lock final : Held {
-      std::set<std::string>* all = nullptr;
-      std::string path;
-      ~Lock() override { all->erase(path); }
-    };
-    auto held = std::make_unique<Lock>();
-    held->all = &locked;
-    held->path = path;
-    return held;
+    if (auto held = ports::held_in_memory(locked, path)) return held;
+    return fail(Code::kInUse, "busy, by PID 4242, since 2026-11-24T10:00:00Z; try again");
   }
 
  private:

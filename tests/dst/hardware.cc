@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "ports/held_for_test.h"
 #include "sim/clients.h"
 #include "sim/default_placement.h"
 
@@ -294,17 +295,8 @@ std::string Hardware::mig_config(uint32_t variant) const {
 }
 
 Result<std::unique_ptr<ports::Locks::Held>> Hardware::take(const std::string& path) {
-  if (!locked_.insert(path).second)
-    return fail(Code::kInUse, "busy, by PID 4242, since 2026-11-24T10:00:00Z");
-  struct Lock final : Held {
-    std::set<std::string>* all = nullptr;
-    std::string path;
-    ~Lock() override { all->erase(path); }
-  };
-  auto lock = std::make_unique<Lock>();
-  lock->all = &locked_;
-  lock->path = path;
-  return lock;
+  if (auto held = ports::held_in_memory(locked_, path)) return held;
+  return fail(Code::kInUse, "busy, by PID 4242, since 2026-11-24T10:00:00Z");
 }
 
 }  // namespace gpuslice::dst

@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "mig/change.h"
+#include "ports/held_for_test.h"
 #include "sim/mig.h"
 #include "sim/nvml_port.h"
 #include "sim/world.h"
@@ -157,19 +158,10 @@ class Node final : public ports::Locks, public ports::Clock, public ports::Pause
   }
 
   Result<std::unique_ptr<Held>> take(const std::string& path) override {
-    if (!locked.insert(path).second)
-      return fail(Code::kInUse,
-                  "busy, by PID 4242, since 2026-11-24T10:00:00Z; try again when it "
-                  "has ended");
-    struct Lock final : Held {
-      std::set<std::string>* all = nullptr;
-      std::string path;
-      ~Lock() override { all->erase(path); }
-    };
-    auto lock = std::make_unique<Lock>();
-    lock->all = &locked;
-    lock->path = path;
-    return lock;
+    if (auto held = ports::held_in_memory(locked, path)) return held;
+    return fail(Code::kInUse,
+                "busy, by PID 4242, since 2026-11-24T10:00:00Z; try again when it "
+                "has ended");
   }
   MonotonicTime now() const override { return time; }
   WallTime wall() const override { return WallTime(time.time_since_epoch()); }
