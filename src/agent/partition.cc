@@ -46,7 +46,7 @@ void Partition::ask_again() { asked_ = asked_again_ = true; }
 
 void Partition::on_inventory(const std::vector<ports::Gpu>& gpus,
                              const std::map<std::string, std::string>& silent) {
-  looked_ = true;
+  looked_ = fresh_ = true;
   gpus_ = gpus;
   silent_ = silent;
   answering_.clear();
@@ -97,6 +97,7 @@ MonotonicTime Partition::step() {
     else
       notice_drift();
   }
+  fresh_ = false;
   // What is under way wakes us by its answer, and by its not coming.
   MonotonicTime next = tell_of_what_is_under_way();
   if (looked_ && phase_ == Phase::kIdle && retry_at_ > now()) next = std::min(next, retry_at_);
@@ -227,10 +228,24 @@ void Partition::begin_pass() {
       else if (!made_.contains(gpu.uuid))
         tasks_.push_back({mig::name_of(gpu), one});
     }
+  skip_check();
   if (tasks_.empty()) return finish_pass();
   phase_ = Phase::kChecking;
   if (ports_.evictor != nullptr) ports_.evictor->before_look();
   ports_.runner->check(tasks_);
+}
+
+// Where MIG is off everywhere and is to be so, as on most nodes when they start, the look that has
+// just come says all that a check would.
+void Partition::skip_check() {
+  std::map<std::string, std::string> devices;  // by GPU
+  for (const MigTask& task : tasks_)
+    for (const ports::Gpu& gpu : gpus_)
+      if (gpu.uuid == task.gpu.uuid && gpu.mig && gpu.mig->off() && !task.wish.mig)
+        devices[gpu.uuid] = mig::devices_of(gpu);
+  if (!fresh_ || !unfinished_.empty() || devices.size() != tasks_.size()) return;
+  for (const auto& [uuid, text] : devices) made_[uuid].devices = text;
+  tasks_.clear();
 }
 
 void Partition::note(const std::string& gpu, const Error& error) {

@@ -149,6 +149,7 @@ class Partition {
   [[nodiscard]] MonotonicTime keep_deadline();
   [[nodiscard]] bool pass_is_due() const;
   void begin_pass();
+  void skip_check();
   void next_gpu();
   [[nodiscard]] bool overtaken() const;
   void note(const std::string& gpu, const Error& error);
@@ -177,6 +178,7 @@ class Partition {
 
   Phase phase_ = Phase::kIdle;
   bool looked_ = false;     // an inventory came
+  bool fresh_ = false;      // … just now: what it shows needs no second look
   bool recovered_ = false;  // nothing of an earlier life is under way
   bool settled_ = false;    // the first pass is over, or nothing is wanted
   MonotonicTime started_{};

@@ -47,6 +47,11 @@ void WorkerDriver::ask_inventory() {
   asked_ = worker_.post([this] { look(); });
 }
 
+void WorkerDriver::begin_topology() {
+  if (with_topology_.exchange(true)) return;
+  ask_inventory();
+}
+
 void WorkerDriver::look() {
   const std::optional<DriverTurns::Hanging> hanging = turns_.begin_look();
   Result<ports::Inventory> inventory = read_inventory();
@@ -70,11 +75,14 @@ void WorkerDriver::look() {
   }
   // How near the GPUs are is some forty calls for each: nothing waits for it, it follows.
   std::optional<ports::Inventory> with_topology;
-  if (inventory && topology_of_ != key_of(*inventory)) with_topology = *inventory;
-  post(loop_, [this, inventory = std::move(inventory)]() mutable {
+  const bool topology_too = with_topology_;
+  if (inventory && topology_too && topology_of_ != key_of(*inventory)) with_topology = *inventory;
+  post(loop_, [this, topology_too, inventory = std::move(inventory)]() mutable {
     asked_ = false;
     events_.on_inventory(std::move(inventory));
+    if (with_topology_ && !topology_too) ask_inventory();  // it was asked for meanwhile
   });
+  session_.close();
   if (with_topology && read_topology(*with_topology)) {
     post(loop_, [this, inventory = std::move(*with_topology)]() mutable {
       events_.on_inventory(std::move(inventory));
@@ -120,7 +128,6 @@ Result<ports::Inventory> WorkerDriver::read_inventory() {
     else
       inventory.silent.push_back({GpuIndex{i}, std::move(gpus[i]).error(), {}});
   }
-  session_.close();
   if (!inventory.silent.empty()) nvml::name_silent(nvml::kernel_gpus(root_), inventory);
   if (topology_of_ == key_of(inventory)) inventory.topology = topology_;
   return inventory;

@@ -9,6 +9,7 @@
 // and take turns with the looks (driver_turns.h); the GPU of one that hangs is told to be silent.
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -40,6 +41,9 @@ class WorkerDriver final : public ports::Driver {
 
   // T0.
   void ask_inventory() override;
+  // T0. From now on the inventories have a topology, and one with it comes soon. It is some forty
+  // calls for each GPU: not before there is time for them.
+  void begin_topology();
   // T0. Reads every GPU with all details; at most one look is under way, a second one is the same.
   void ask_samples(Sampled sampled);
 
@@ -72,6 +76,7 @@ class WorkerDriver final : public ports::Driver {
   ports::DriverEvents& events_;
   bool asked_ = false;
   bool sampling_ = false;
+  std::atomic<bool> with_topology_{false};
   std::string root_;
   nvml::CallWatch change_watch_;
   DriverTurns turns_{change_watch_};

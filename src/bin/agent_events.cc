@@ -50,6 +50,12 @@ void AgentEvents::on_inventory(const Result<ports::Inventory>& inventory) {
   changed_.notify_all();
 }
 
+void AgentEvents::begin() {
+  const std::lock_guard lock(mutex_);
+  begun_ = true;
+  changed_.notify_all();
+}
+
 bool AgentEvents::pause(Changing gpu) {
   std::unique_lock lock(mutex_);
   paused_.insert(gpu);
@@ -73,7 +79,7 @@ bool AgentEvents::stop(Duration limit) {
 bool AgentEvents::wanted_open() const {
   const bool nobody_changes_on = std::ranges::all_of(
       paused_, [this](const Changing& gpu) { return gpu && silent_.contains(*gpu); });
-  return nobody_changes_on && !mode_pending_ && !gpus_.empty();
+  return begun_ && nobody_changes_on && !mode_pending_ && !gpus_.empty();
 }
 
 void AgentEvents::run() {

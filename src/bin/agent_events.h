@@ -47,6 +47,9 @@ class AgentEvents {
   // T0. Which GPUs there are: nothing is opened before the first, or while there is no driver.
   void on_inventory(const Result<ports::Inventory>& inventory);
 
+  // T0. Nothing is opened before this either: the owner's start has more urgent work.
+  void begin();
+
   // By index; nothing: some that are not known by it.
   using Changing = std::optional<uint32_t>;
   // Any thread but its own. The driver is let go when it returns true, until the inventory tells
@@ -76,6 +79,7 @@ class AgentEvents {
   std::string gpus_;           // those that answer; "" for none
   std::set<uint32_t> silent_;  // … and the others, by index
   bool mode_pending_ = false;
+  bool begun_ = false;
   std::multiset<Changing> paused_;
   bool open_ = false;
   bool stopping_ = false;

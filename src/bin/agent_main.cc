@@ -51,6 +51,9 @@ constexpr rlim_t kWantedDescriptors = 65536;
 // After an Allocate the ledger is written and the page renewed this much later: a burst of pods
 // makes one such change, and does not wait for it.
 constexpr Duration kLedgerDelay = std::chrono::milliseconds(50);
+// The driver's events and the topology follow the first registration; where none comes, they follow
+// the first look at the GPUs by this.
+constexpr Duration kRegistrationFirst = std::chrono::milliseconds(100);
 
 Level level_of(const std::string& name) {
   if (name == "debug") return Level::kDebug;
@@ -78,6 +81,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   [[nodiscard]] std::unique_ptr<WorkerMig> make_mig();
   void make_api_node();
   void begin_kube();
+  void begin_what_can_wait();
   void reconcile_soon();
   void reconcile();
   void watch_sockets();
@@ -120,6 +124,8 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::map<std::string, std::unique_ptr<host::PathWatch>> socket_watches_;  // by path
   host::EventLoop::Token next_reconcile_;
   host::EventLoop::Token ledger_due_;
+  host::EventLoop::Token what_can_wait_due_;
+  bool looked_ = false;  // an inventory came
   MonotonicTime next_at_ = MonotonicTime::max();
   const MonotonicTime started_ = host::EventLoop::now();
 };
@@ -329,6 +335,8 @@ bool NodeAgent::stop() {
   signals_.reset();
   next_reconcile_.reset();
   ledger_due_.reset();
+  what_can_wait_due_.reset();
+  mig_status_.write();
   if (api_node_) api_node_->end();
   kube_.reset();
   // Streams and sockets go whatever the driver does. The agent itself stays while a change of MIG
@@ -342,11 +350,14 @@ bool NodeAgent::stop() {
 
 void NodeAgent::on_inventory(Result<ports::Inventory> inventory) {
   events_.on_inventory(inventory);
+  if (!std::exchange(looked_, true))
+    what_can_wait_due_ = loop_.after(kRegistrationFirst, [this] { begin_what_can_wait(); });
   agent_->on_inventory(std::move(inventory));
   reconcile_soon();
 }
 
 void NodeAgent::on_registered(const std::string& resource, Status status) {
+  begin_what_can_wait();
   agent_->on_registered(resource, std::move(status));
   reconcile_soon();
 }
@@ -361,6 +372,12 @@ void NodeAgent::on_kubelet_folder_changed() {
   reconcile_soon();
 }
 
+void NodeAgent::begin_what_can_wait() {
+  what_can_wait_due_.reset();
+  events_.begin();
+  driver_.begin_topology();
+}
+
 // Once for all events that one turn of the loop brings.
 void NodeAgent::reconcile_soon() {
   const MonotonicTime now = host::EventLoop::now();
@@ -373,6 +390,7 @@ void NodeAgent::reconcile() {
   next_at_ = agent_->reconcile();
   next_reconcile_ = next_at_ == MonotonicTime::max() ? host::EventLoop::Token()
                                                      : loop_.at(next_at_, [this] { reconcile(); });
+  mig_status_.write();
   watch_sockets();
   door_->look();
   shown_.keep(kubelet_->counts(), queue_states(parts()),

@@ -116,7 +116,9 @@ void WorkerMig::abandon() {
   run(under_change_, [this](nvml::Session&) { return finish_change(false); });
 }
 
-void MigStatusFile::show(const ports::MigStatus& status) {
+void MigStatusFile::write() {
+  if (!unwritten_) return;
+  const ports::MigStatus status = *std::exchange(unwritten_, std::nullopt);
   const nlohmann::ordered_json json = {{"config", status.label},
                                        {"state", status.state},
                                        {"reason", status.reason},

@@ -74,9 +74,12 @@ class MigStatusFile final : public ports::MigStatusBoard {
  public:
   MigStatusFile(std::string path, ports::HostFiles& files)
       : path_(std::move(path)), files_(files) {}
-  void show(const ports::MigStatus& status) override;
+  void show(const ports::MigStatus& status) override { unwritten_ = status; }
+  // Writes what was shown since the last time: nothing that the kubelet waits for waits for a disk.
+  void write();
 
  private:
+  std::optional<ports::MigStatus> unwritten_;
   std::string path_;
   ports::HostFiles& files_;
 };

@@ -39,6 +39,12 @@ std::string devices_of(const ports::Gpu& gpu) {
 Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, const Wish& wish) {
   Checked out;
   out.gpu = gpu;
+  // With MIG off there is no instance, whatever the GPU offers: nothing more is asked.
+  if (const auto mode = mig.mig_mode(gpu.uuid); mode && mode->off() && !wish.mig) {
+    out.as_wanted = true;
+    out.devices = joined(false, {});
+    return out;
+  }
   auto state = read_state(mig, gpu);
   if (!state) {
     out.refused = std::move(state).error();

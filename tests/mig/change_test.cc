@@ -102,6 +102,19 @@ TEST(Check, WhatIsAsWantedAsksNobody) {
   EXPECT_EQ(asked, 1);
 }
 
+TEST(Check, WhereMigIsOffAndIsToBeSoOneCallSaysIt) {
+  Node node(one_board("A100-SXM4-40GB"));
+  node.strike = [](std::string_view call, const std::string&, uint64_t,
+                   bool) -> std::optional<Error> {
+    if (call == "mig_mode") return std::nullopt;
+    return Error{Code::kFailed, "unknown error", {}};
+  };
+  const mig::Checked off = mig::check(*node.nvml, {}, node.gpu(0), mig::Wish{});
+  EXPECT_TRUE(off.as_wanted);
+  EXPECT_EQ(off.devices, "off");
+  EXPECT_FALSE(mig::check(*node.nvml, {}, node.gpu(0), wish({{"1g.5gb", 7}})).as_wanted);
+}
+
 TEST(Change, WaitsForHolders) {
   Node node(one_board("A100-SXM4-40GB"));
   ASSERT_EQ(apply(node, wish({{"7g.40gb", 1}})).end, End::kDone);

@@ -26,6 +26,8 @@ mig-configs:
     - {devices: all, mig-enabled: true, mig-devices: {1g.5gb: 7}}
   halves:
     - {devices: all, mig-enabled: true, mig-devices: {3g.20gb: 2}}
+  off:
+    - {devices: all, mig-enabled: false}
   first:
     - {devices: [0], mig-enabled: true, mig-devices: {3g.20gb: 2}}
 )";
@@ -72,6 +74,11 @@ class PartitionTest : public testing::Test {
     const std::string uuid = node.gpu(gpu).uuid;
     ASSERT_TRUE(other.destroy_ci(uuid, first.id, first.cis.at(0).id).has_value());
     ASSERT_TRUE(other.destroy_gi(uuid, first.id).has_value());
+  }
+  void another_program_switches_on(uint32_t gpu) {
+    mig::Change change(node.ports(), Node::options(), node.gpu(gpu));
+    change.run(wish({{"7g.40gb", 1}}));
+    ASSERT_EQ(change.report().end, mig::End::kDone);
   }
   // "GPU-… twice" where a device was withdrawn more than once.
   [[nodiscard]] Texts withdrawn_twice() const {

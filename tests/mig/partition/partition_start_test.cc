@@ -36,6 +36,51 @@ TEST_F(PartitionTest, NothingIsOfferedBeforeTheFirstPassWithinPatience) {
   EXPECT_EQ(state(), "success");
 }
 
+class WithMigOff : public PartitionTest {
+ protected:
+  WithMigOff() {
+    agent.options.source.label_from_api = false;
+    agent.options.source.label = "off";
+  }
+};
+
+TEST_F(WithMigOff, AStartAsksNothingMoreOfTheDriver) {
+  agent.start();
+  EXPECT_EQ(agent.asked, Texts{});
+  EXPECT_EQ(state(), "success");
+  EXPECT_TRUE(agent.partition().may_offer());
+  another_program_switches_on(1);
+  agent.look();
+  agent.settle();
+  EXPECT_EQ(state(), "failed") << "it was looked at, and is watched";
+  EXPECT_NE(reason().find("GPU 1: another program changed it: it was MIG off"), std::string::npos)
+      << reason();
+}
+
+TEST_F(WithMigOff, AnOldLookIsNotEnough) {
+  agent.start();
+  another_program_switches_on(1);
+  agent.partition().ask_again();
+  agent.settle();
+  EXPECT_EQ(agent.asked, (Texts{"check", "prepare GPU 1", "execute GPU 1"}));
+  EXPECT_EQ(state(), "success");
+}
+
+TEST_F(WithMigOff, AllAreCheckedWhereOneIsOn) {
+  another_program_switches_on(1);
+  agent.start();
+  EXPECT_EQ(agent.asked, (Texts{"check", "prepare GPU 1", "execute GPU 1"}));
+  EXPECT_EQ(state(), "success");
+}
+
+TEST_F(WithMigOff, WhatWasInterruptedIsFinishedFirst) {
+  leave_journal();
+  agent.start();
+  EXPECT_EQ(agent.asked.front(), "recover");
+  EXPECT_EQ(state(), "success");
+  EXPECT_FALSE(journal_left());
+}
+
 class AfterAReboot : public PartitionTest {
  protected:
   AfterAReboot() {
