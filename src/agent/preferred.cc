@@ -11,12 +11,12 @@ namespace gpuslice::agent {
 namespace {
 
 struct Slot {
-  const std::string* id = nullptr;
+  std::string_view id;
   uint32_t replica = 0;
 };
 
 bool comes_later(const Slot& a, const Slot& b) {
-  return a.replica != b.replica ? a.replica > b.replica : *a.id > *b.id;
+  return a.replica != b.replica ? a.replica > b.replica : a.id > b.id;
 }
 
 // A device and what of it is free.
@@ -33,7 +33,7 @@ std::string take_lowest(Group& group) {
   if (!group.heaped) std::make_heap(group.free.begin(), group.free.end(), comes_later);
   group.heaped = true;
   std::pop_heap(group.free.begin(), group.free.end(), comes_later);
-  std::string id = *group.free.back().id;
+  std::string id(group.free.back().id);
   group.free.pop_back();
   return id;
 }
@@ -100,7 +100,7 @@ std::vector<std::string> nearest(const ResourceTable& table, const std::vector<G
   std::vector<std::string> out = must;
   for (const size_t base : nearest_set(table.closeness, available, included, count))
     if (std::find(included.begin(), included.end(), base) == included.end())
-      out.push_back(*groups[base].free.front().id);
+      out.emplace_back(groups[base].free.front().id);
   return out;
 }
 
@@ -124,14 +124,14 @@ Result<std::vector<std::string>> preferred(const ResourceTable& table,
   std::vector<std::string> unknown;  // of those that may be taken
   bool all_known = true;
   size_t free = 0;
-  for (const std::string& id : request.available) {
+  for (const std::string_view id : request.available) {
     if (!chosen.empty() && std::binary_search(chosen.begin(), chosen.end(), id)) continue;
     const std::optional<OfferedIds::Place> place = table.ids.find(id);
     if (!place || table.bases[place->base].withheld) {
-      unknown.push_back(id);
+      unknown.emplace_back(id);
       continue;
     }
-    groups[place->base].free.push_back({&id, place->replica});
+    groups[place->base].free.push_back({id, place->replica});
     ++free;
   }
   for (const std::string& id : chosen) {

@@ -11,9 +11,11 @@
 namespace gpuslice::agent {
 namespace {
 
-std::vector<std::string> prefer(const ResourceTable& table, std::vector<std::string> available,
-                                uint32_t size, Policy policy, std::vector<std::string> must = {}) {
-  return preferred(table, {std::move(available), std::move(must), size}, policy).value();
+std::vector<std::string> prefer(const ResourceTable& table,
+                                const std::vector<std::string>& available, uint32_t size,
+                                Policy policy, std::vector<std::string> must = {}) {
+  return preferred(table, {{available.begin(), available.end()}, std::move(must), size}, policy)
+      .value();
 }
 
 TEST(Preferred, DistributedSpreadsAndPackedPacks) {

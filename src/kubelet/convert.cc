@@ -8,19 +8,13 @@
 
 namespace gpuslice::kubelet {
 
-namespace {
-
-std::vector<std::string> taken(google::protobuf::RepeatedPtrField<std::string>& strings) {
-  return {std::make_move_iterator(strings.begin()), std::make_move_iterator(strings.end())};
-}
-
-}  // namespace
-
-ports::PreferredRequest from_proto(v1beta1::PreferredAllocationRequest& request) {
+ports::PreferredRequest from_proto(const v1beta1::PreferredAllocationRequest& request) {
   ports::PreferredRequest out;
-  for (auto& container : *request.mutable_container_requests()) {
-    out.containers.push_back({taken(*container.mutable_available_deviceids()),
-                              taken(*container.mutable_must_include_deviceids()),
+  for (const auto& container : request.container_requests()) {
+    const auto& available = container.available_deviceids();
+    const auto& must_include = container.must_include_deviceids();
+    out.containers.push_back({{available.begin(), available.end()},
+                              {must_include.begin(), must_include.end()},
                               static_cast<uint32_t>(std::max(container.allocation_size(), 0))});
   }
   return out;

@@ -19,8 +19,9 @@ class ListPodResourcesResponse;
 
 namespace gpuslice::kubelet {
 
-// Takes the strings out of `request`: eight thousand ids are not copied.
-[[nodiscard]] ports::PreferredRequest from_proto(v1beta1::PreferredAllocationRequest& request);
+// The ids that are available stay those of `request`: eight thousand are not copied.
+[[nodiscard]] ports::PreferredRequest from_proto(
+    const v1beta1::PreferredAllocationRequest& request);
 [[nodiscard]] ports::AllocateRequest from_proto(const v1beta1::AllocateRequest& request);
 // One entry for each container and resource, whatever pieces the kubelet sends it in.
 [[nodiscard]] std::vector<ports::PodDevices> from_proto(

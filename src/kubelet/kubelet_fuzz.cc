@@ -53,7 +53,7 @@ void preferred(const std::string& bytes) {
   ports::PreferredAnswer answer;
   for (const auto& container : values.containers) {
     CHECK(container.size <= INT32_MAX, "size {}", container.size);
-    answer.containers.push_back(container.available);
+    answer.containers.emplace_back(container.available.begin(), container.available.end());
   }
   v1beta1::PreferredAllocationResponse response;
   kubelet::to_proto(answer, response);

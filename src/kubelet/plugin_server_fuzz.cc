@@ -34,7 +34,7 @@ class Service final : public ports::PluginService {
   Result<ports::PreferredAnswer> preferred(const ports::PreferredRequest& request) override {
     ports::PreferredAnswer answer;
     for (const ports::PreferredContainer& container : request.containers)
-      answer.containers.push_back(container.available);
+      answer.containers.emplace_back(container.available.begin(), container.available.end());
     return answer;
   }
   Result<ports::AllocateAnswer> allocate(const ports::AllocateRequest& request) override {

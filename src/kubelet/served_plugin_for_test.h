@@ -76,8 +76,8 @@ class FakeService final : public ports::PluginService {
     ports::PreferredAnswer answer;
     for (const ports::PreferredContainer& container : request.containers) {
       std::vector<std::string>& ids = answer.containers.emplace_back(container.must_include);
-      for (const std::string& id : container.available) {
-        if (ids.size() < container.size) ids.push_back(id);
+      for (const std::string_view id : container.available) {
+        if (ids.size() < container.size) ids.emplace_back(id);
       }
     }
     return answer;

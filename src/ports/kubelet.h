@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -33,7 +34,8 @@ struct DeviceList {
 
 // GetPreferredAllocation.
 struct PreferredContainer {
-  std::vector<std::string> available;
+  // Thousands on a node that shares much: the asker's, not copied.
+  std::vector<std::string_view> available;
   std::vector<std::string> must_include;  // part of `available`
   uint32_t size = 0;
 };
