@@ -238,13 +238,14 @@ void Partition::begin_pass() {
 // Where MIG is off everywhere and is to be so, as on most nodes when they start, the look that has
 // just come says all that a check would.
 void Partition::skip_check() {
+  if (!fresh_ || !unfinished_.empty()) return;
   std::map<std::string, std::string> devices;  // by GPU
   for (const MigTask& task : tasks_)
     for (const ports::Gpu& gpu : gpus_)
-      if (gpu.uuid == task.gpu.uuid && gpu.mig && gpu.mig->off() && !task.wish.mig)
+      if (gpu.uuid == task.gpu.uuid && gpu.mig && mig::off_as_wanted(*gpu.mig, task.wish))
         devices[gpu.uuid] = mig::devices_of(gpu);
-  if (!fresh_ || !unfinished_.empty() || devices.size() != tasks_.size()) return;
-  for (const auto& [uuid, text] : devices) made_[uuid].devices = text;
+  if (devices.size() != tasks_.size()) return;
+  for (auto& [uuid, text] : devices) made_[uuid].devices = std::move(text);
   tasks_.clear();
 }
 

@@ -41,8 +41,8 @@ class WorkerDriver final : public ports::Driver {
 
   // T0.
   void ask_inventory() override;
-  // T0. From now on the inventories have a topology, and one with it comes soon. It is some forty
-  // calls for each GPU: not before there is time for them.
+  // T0. From now on the inventories have a topology, and a new one with it comes soon: the last may
+  // be from before a change by now. It is some forty calls for each GPU: not before there is time.
   void begin_topology();
   // T0. Reads every GPU with all details; at most one look is under way, a second one is the same.
   void ask_samples(Sampled sampled);

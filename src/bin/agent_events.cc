@@ -52,8 +52,7 @@ void AgentEvents::on_inventory(const Result<ports::Inventory>& inventory) {
 
 void AgentEvents::begin() {
   const std::lock_guard lock(mutex_);
-  begun_ = true;
-  changed_.notify_all();
+  if (!std::exchange(begun_, true)) changed_.notify_all();
 }
 
 bool AgentEvents::pause(Changing gpu) {

@@ -8,11 +8,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <optional>
 #include <random>
-#include <set>
 #include <utility>
 
 #include "agent/agent.h"
@@ -29,6 +27,7 @@
 #include "bin/api_node.h"
 #include "bin/config_folder.h"
 #include "bin/hook_main.h"
+#include "bin/socket_watches.h"
 #include "bin/version.h"
 #include "host/event_loop.h"
 #include "host/loop_timers.h"
@@ -38,7 +37,6 @@
 #include "kube/https_transport.h"
 #include "kube/node_kube.h"
 #include "kubelet/node_kubelet.h"
-#include "kubelet/socket_path.h"
 
 namespace gpuslice::bin {
 namespace {
@@ -84,7 +82,6 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   void begin_what_can_wait();
   void reconcile_soon();
   void reconcile();
-  void watch_sockets();
   Status watch_config();
   void open_door();
   [[nodiscard]] std::vector<GivenOut> given_out() const;
@@ -121,7 +118,7 @@ class NodeAgent final : public ports::KubeletEvents, public ports::DriverEvents 
   std::unique_ptr<host::PathWatch> config_watch_;
   std::unique_ptr<ConfigFolder> config_folder_;
   std::vector<std::unique_ptr<host::PathWatch>> mig_watches_;
-  std::map<std::string, std::unique_ptr<host::PathWatch>> socket_watches_;  // by path
+  SocketWatches socket_watches_{loop_, log_, [this] { on_kubelet_folder_changed(); }};
   host::EventLoop::Token next_reconcile_;
   host::EventLoop::Token ledger_due_;
   host::EventLoop::Token what_can_wait_due_;
@@ -391,32 +388,10 @@ void NodeAgent::reconcile() {
   next_reconcile_ = next_at_ == MonotonicTime::max() ? host::EventLoop::Token()
                                                      : loop_.at(next_at_, [this] { reconcile(); });
   mig_status_.write();
-  watch_sockets();
+  socket_watches_.look(*kubelet_);
   door_->look();
   shown_.keep(kubelet_->counts(), queue_states(parts()),
               kube_ ? std::optional(kube_->counts()) : std::nullopt);
-}
-
-// The kubelet's socket, and ours while they are served.
-void NodeAgent::watch_sockets() {
-  std::set<std::string> wanted = {kubelet_->registration_socket()};
-  for (const auto& [resource, counts] : kubelet_->counts()) {
-    if (auto path = kubelet::plugin_socket_path(kubelet_->plugin_dir(), resource)) {
-      wanted.insert(std::move(*path));
-    }
-  }
-  std::erase_if(socket_watches_, [&](const auto& watch) { return !wanted.contains(watch.first); });
-  for (const std::string& path : wanted) {
-    if (socket_watches_.contains(path)) continue;
-    auto watch =
-        host::PathWatch::watch(loop_, path, false, [this] { on_kubelet_folder_changed(); });
-    if (watch) {
-      socket_watches_[path] = std::move(*watch);
-      log_.over("watch");
-    } else {
-      log_.once(Level::kWarning, "watch", watch.error().text());
-    }
-  }
 }
 
 Status NodeAgent::watch_config() {

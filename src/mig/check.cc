@@ -36,11 +36,14 @@ std::string devices_of(const ports::Gpu& gpu) {
   return joined(gpu.mig_on(), std::move(devices));
 }
 
+bool off_as_wanted(const ports::MigMode& mode, const Wish& wish) {
+  return !wish.mig && !mode.current && !mode.pending;
+}
+
 Checked check(ports::Mig& mig, const HolderSource& holders, const GpuName& gpu, const Wish& wish) {
   Checked out;
   out.gpu = gpu;
-  // With MIG off there is no instance, whatever the GPU offers: nothing more is asked.
-  if (const auto mode = mig.mig_mode(gpu.uuid); mode && mode->off() && !wish.mig) {
+  if (const auto mode = mig.mig_mode(gpu.uuid); mode && off_as_wanted(*mode, wish)) {
     out.as_wanted = true;
     out.devices = joined(false, {});
     return out;

@@ -14,6 +14,9 @@ namespace gpuslice::mig {
 // The mode and the MIG devices of a GPU, each by ids, profile and place: to be compared.
 [[nodiscard]] std::string devices_of(const ports::Gpu& gpu);
 
+// MIG is off, and is to be: there is no instance, whatever the GPU offers.
+[[nodiscard]] bool off_as_wanted(const ports::MigMode& mode, const Wish& wish);
+
 // What a look at the hardware says of a wish.
 struct Checked {
   GpuName gpu;

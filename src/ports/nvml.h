@@ -58,8 +58,6 @@ struct MigDevice {
 struct MigMode {
   bool current = false;
   bool pending = false;
-  // … and stays so.
-  [[nodiscard]] bool off() const { return !current && !pending; }
   friend bool operator==(const MigMode&, const MigMode&) = default;
 };
 
